@@ -33,7 +33,7 @@
  * @typedef {import('./peer/timing.js').PeerTiming} PeerTiming
  */
 // In this order the bundle is 140 bytes smaller, gzipped.
-export { openJournal } from './store/services.js';
+export { openJournal } from './store/parts.js';
 export { IndexedDBPins, MemoryPins } from './identity/pins.js';
 export { fingerprint, Identity } from './identity/keys.js';
 export { NetworkStore } from './store/store.js';

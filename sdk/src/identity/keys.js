@@ -17,6 +17,9 @@ const FINGERPRINT_BITS = 160; // nobody can make a second key with the same fing
 const ED25519 = 'Ed25519';
 const STORE = 'identities';
 
+/** @param {number} size */
+export const randomBytes = (size) => crypto.getRandomValues(new Uint8Array(size));
+
 /** @typedef {{ privateKey: CryptoKey, publicKey: Bytes }} KeyPair */
 
 /**

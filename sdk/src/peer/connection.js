@@ -25,10 +25,12 @@ import {
   ProofInvalid,
   ProtocolViolation,
 } from '../errors.js';
-import { CAPABILITIES, messageOf } from './engine.js';
+import { randomBytes } from '../identity/keys.js';
+import { CAPABILITIES } from './engine.js';
 import { limitedCalls } from './limited.js';
 import { MAX_OFFERS, Negotiation } from './negotiation.js';
-import { randomBytes, refusalOf } from './trust.js';
+import { messageOf } from './platform.js';
+import { refusalOf } from './refusal_reasons.js';
 import { PeerSlots, slots } from './slots.js';
 import { linger, PeerTransport } from './transport.js';
 import { TIMING } from './timing.js';

@@ -10,8 +10,8 @@
  * Sections cited are those of https://www.w3.org/TR/webrtc/.
  */
 
-import { EngineMissing } from '../errors.js';
 import { check } from '../protocol/shapes.js';
+import { engine, messageOf } from './platform.js';
 
 /** @import { Capabilities, IceServer } from '../protocol/messages.js' */
 
@@ -25,16 +25,6 @@ export const CAPABILITIES = { trickle: true, restart: true };
 
 /** The most characters that a signaling frame can carry; SDP parsers are not made for gigabytes. */
 export const MAX_SDP = 64 * 1024;
-
-/**
- * The class for connections: the browser's, or the given one. Throws `EngineMissing` when the platform has no WebRTC.
- *
- * @param {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
- */
-export function engine(RTCPeerConnection = globalThis.RTCPeerConnection) {
-  if (!RTCPeerConnection) throw new EngineMissing('WebRTC', 'the browser has none, or it is off');
-  return RTCPeerConnection;
-}
 
 /**
  * Make a connection. Throws `EngineMissing`, and the browser's exception for a configuration that it refuses.
@@ -105,6 +95,3 @@ export async function apply(native, type, sdp) {
   );
   await native.setRemoteDescription({ type, sdp });
 }
-
-/** @param {any} error an exception, or the text that says why */
-export const messageOf = (error) => error?.message || String(error);

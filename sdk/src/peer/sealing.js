@@ -19,7 +19,7 @@
  */
 import { PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify } from '../identity/keys.js';
 import { SEAL_KEY_BYTES } from '../identity/seal_keys.js';
-import { view } from '../protocol/channel.js';
+import { view } from '../protocol/message_frames.js';
 import { toUtf8 } from '../protocol/codec.js';
 import { concat, Direction, ENC_BYTES, KEY_BYTES, NONCE_BYTES, setupRecipient, setupSender } from './hpke.js';
 

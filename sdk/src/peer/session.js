@@ -60,6 +60,15 @@ export class PeerSession {
   #probeAt = Infinity;
   #probeReason = '';
 
+  /** The first of some frames; null where it breaks the protocol, which a session finds too. @param {Bytes[]} frames */
+  static firstOf([frame]) {
+    try {
+      return frame ? decode(frame) : null;
+    } catch {
+      return null;
+    }
+  }
+
   /**
    * @param {Path} path
    * @param {number} now

@@ -16,31 +16,24 @@
  * Everything here waits for WebCrypto; the caller has to check afterwards whether an offer or answer is still wanted.
  */
 
-import { FingerprintMismatch, PeerKeyChanged, ProofInvalid } from '../errors.js';
-import { PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify } from '../identity/keys.js';
+import { PeerKeyChanged, ProofInvalid } from '../errors.js';
+import { PUBLIC_KEY_BYTES, randomBytes, SIGNATURE_BYTES, verify } from '../identity/keys.js';
 import * as proofs from '../identity/proofs.js';
 import { fromBase64, toBase64 } from '../protocol/codec.js';
 import { limit } from './bounded.js';
 
-/** @import { AldisError } from '../errors.js' */
 /** @import { Identity } from '../identity/keys.js' */
 /** @import { Pins } from '../identity/pins.js' */
 /** @import { Bytes } from '../protocol/codec.js' */
-/** @import { RefusalCode } from '../protocol/codes.js' */
 /** @import { Proof } from '../protocol/messages.js' */
 
 export const MAX_NONCES = 256; // for each peer; with an attempt every half minute, two hours
 export const MAX_PEERS = 1024;
-/** Seconds after which an offer without a valid proof may be made again. */
-export const PROOF_PAUSE = 60;
 
 /**
  * @typedef {{ sdp: string, proof: Proof, serial?: number }} Signed a description with its proof; `serial` is the number
  *   of the operation that made ours
  */
-
-/** @param {number} size */
-export const randomBytes = (size) => crypto.getRandomValues(new Uint8Array(size));
 
 /** The signatures and checks of one user of one server. */
 export class Trust {
@@ -142,19 +135,4 @@ function signed(sender, recipient, connection, nonce, sdp, offer) {
   return offer
     ? proofs.answer(sender, recipient, connection, raw, sdp, offer.sdp)
     : proofs.offer(sender, recipient, connection, raw, sdp);
-}
-
-/**
- * The refusal for an offer that failed the check: reason, code, seconds. It reveals nothing about our pins.
- *
- * @param {AldisError} error
- * @returns {[string, RefusalCode, number]}
- */
-export function refusalOf(error) {
-  if (error instanceof PeerKeyChanged || error instanceof FingerprintMismatch) {
-    return ['another key is expected of you', 'key-refused', 30]; // a person has to accept it first
-  }
-  return error instanceof ProofInvalid
-    ? ['the proof is not valid', 'bad-proof', PROOF_PAUSE]
-    : ['keys cannot be checked now', 'internal', 10];
 }

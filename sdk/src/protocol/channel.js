@@ -22,18 +22,13 @@
  * @import { Bytes } from './codec.js'
  */
 import { clean, fromUtf8, toUtf8 } from './codec.js';
+import { ACK, CONTENT, frame, HEADER, LAST, MESSAGE, numbered, view } from './message_frames.js';
 import { PROTOCOL } from './names.js';
 import { check, integer, list, nullable, parse, shape, text } from './shapes.js';
 
+export * from './message_frames.js';
+
 export const LABEL = PROTOCOL;
-export const VERSION = 1;
-// By RFC 8841 a peer that says nothing accepts 64 KiB; every stack accepts 16 KiB unfragmented.
-export const MAX_FRAME = 64 * 1024;
-export const CHUNK = 16 * 1024;
-/** Of a control message. */
-export const CONTROL_CHUNK = 2 * CHUNK + 16;
-// The largest message, because both ends hold it in memory whole. Files go in a transfer.
-export const MAX_MESSAGE = 16 * 1024 * 1024;
 // Bytes of a reason, which is one line of a log.
 export const MAX_REASON = 200;
 // Bytes of a frame that is worth bundling, and of a bundle.
@@ -41,18 +36,11 @@ export const BUNDLED = 2 * 1024;
 export const MAX_BUNDLE = 16 * 1024;
 
 const HELLO = 1;
-export const MESSAGE = 2;
-const ACK = 3;
 const PING = 4;
 const PONG = 5;
 const GOODBYE = 6;
 const BUNDLE = 7;
 
-const LAST = 0b100;
-const CONTENT = 0b011;
-const HEADER = 14; // bytes of a MESSAGE before its data
-/** What we send is never larger; `MAX_FRAME` is for what we take. */
-export const LARGEST_SENT = HEADER + CONTROL_CHUNK;
 const BROKEN = 'a broken frame';
 
 /**
@@ -89,45 +77,11 @@ const hello = shape({
 });
 
 /**
- * A frame of a few bytes.
- *
- * @param {number} kind
- * @param {Uint8Array} rest
- * @returns {Bytes}
- */
-const frame = (kind, rest) => Uint8Array.of(kind, ...rest);
-
-/**
- * @param {number} kind
- * @param {number | bigint} value
- * @returns {Bytes}
- */
-function numbered(kind, value) {
-  const bytes = frame(kind, new Uint8Array(8));
-  view(bytes).setBigUint64(1, BigInt(value));
-  return bytes;
-}
-
-/**
- * For the numbers in a string of bytes.
- *
- * @param {Uint8Array} bytes
- */
-export const view = (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-
-/**
  * The bytes of a HELLO frame.
  *
  * @param {OurHello} hello
  */
 export const encodeHello = (hello) => frame(HELLO, toUtf8(JSON.stringify(hello)));
-
-/**
- * The bytes of an ACK frame.
- *
- * @param {number} sequence
- */
-export const encodeAck = (sequence) => numbered(ACK, sequence);
 
 /**
  * The bytes of a PING frame.
@@ -151,29 +105,6 @@ export const encodePong = (token) => numbered(PONG, token);
 export function encodeGoodbye(reason = '') {
   const bytes = new Uint8Array(MAX_REASON);
   return frame(GOODBYE, bytes.subarray(0, new TextEncoder().encodeInto(reason, bytes).written));
-}
-
-/**
- * The frames of one message, in order: at least one, each with at most `chunk` bytes of data.
- *
- * @param {number} content One of `Content`.
- * @param {number} sequence
- * @param {Uint8Array} data
- * @param {number} [chunk]
- */
-export function encodeMessage(content, sequence, data, chunk = CHUNK) {
-  const frames = [];
-  let start = 0;
-  do {
-    const piece = data.subarray(start, (start += chunk));
-    const bytes = new Uint8Array(HEADER + piece.length);
-    bytes.set([MESSAGE, content | (start < data.length ? 0 : LAST)]);
-    bytes.set(piece, HEADER);
-    view(bytes).setBigUint64(2, BigInt(sequence));
-    view(bytes).setUint32(10, data.length);
-    frames.push(bytes);
-  } while (start < data.length);
-  return frames;
 }
 
 /**

@@ -7,20 +7,19 @@
  *   callback an offer is declined here.
  * - While it loads, offers of peers wait; at most `MAX_WAITING` of them, and nothing else. An offer that is taken back, or
  *   whose peer is gone, waits no more.
- * - A part that cannot be loaded loses nothing. Whoever asked gets `LoadFailed`, after `LOAD_SECONDS` at the latest, and
- *   may ask again. For offers that wait, it is tried again for `PATIENCE` seconds; then they are declined with a reason.
+ * - A part that cannot be loaded loses nothing. For offers that wait, it is tried again for `PATIENCE` seconds; then they
+ *   are declined with a reason.
  *
  * JavaScript only: in Python there is nothing to load.
  */
-import { timers } from '../client/timers.js';
-import { LoadFailed } from '../errors.js';
 import { encodeControl } from './messages/control.js';
 
 /**
  * @import { Callbacks } from '../client/callbacks.js'
  * @import { Timers } from '../client/timers.js'
- * @import { AldisError } from '../errors.js'
+ * @import { AldisError, LoadFailed } from '../errors.js'
  * @import { CallOffer, ControlMessage, FileOffer } from './messages/control.js'
+ * @import { Part } from './parts.js'
  * @import { PeerDevice } from './peers/device.js'
  */
 
@@ -41,59 +40,7 @@ import { encodeControl } from './messages/control.js';
 export const MAX_WAITING = 64;
 /** Seconds for which loading is tried for offers that wait: a call does not ring much longer. */
 export const PATIENCE = 30;
-/** Seconds that one load may take. A request that gets no answer would hold up whoever asked for ever. */
-export const LOAD_SECONDS = 10;
 const FIRST_PAUSE = 1; // seconds; each is twice the one before
-
-/**
- * A part of the SDK that is loaded later, once for all stores.
- *
- * @template {object} T
- */
-export class Part {
-  /** @type {T | null} null until it is loaded */
-  module = null;
-  /** @type {Promise<T> | null} */
-  #loading = null;
-  #failures = 0;
-  #load;
-  #timers;
-
-  /**
-   * @param {string} name
-   * @param {(again: string) => Promise<T>} load Import it. `again` is empty at first, then a different query each time:
-   *   `tools/build.js` appends it to the URL, because Firefox never asks twice for a module that it did not get.
-   * @param {Timers} [clock]
-   */
-  constructor(name, load, clock = timers) {
-    this.name = name;
-    this.#load = load;
-    this.#timers = clock;
-  }
-
-  /** Load it, unless it is there or on its way. Rejects with `LoadFailed`. */
-  load() {
-    return (this.#loading ??= this.#try());
-  }
-
-  async #try() {
-    let cancel = () => {};
-    const late = new Promise((_, reject) => {
-      const error = new Error(`nothing came within ${LOAD_SECONDS} s`);
-      cancel = this.#timers.callLater(LOAD_SECONDS, () => reject(error));
-    });
-    try {
-      const module = await Promise.race([late, this.#load(this.#failures ? `?${this.#failures}` : '')]);
-      return (this.module = /** @type {T} */ (module));
-    } catch (cause) {
-      this.#loading = null;
-      this.#failures++;
-      throw new LoadFailed(this.name, { cause });
-    } finally {
-      cancel();
-    }
-  }
-}
 
 /**
  * What is on its way: an offer that a peer has made before there was a service for it.

@@ -73,7 +73,7 @@ export async function statsOfDevice(device) {
 export async function namePath(device) {
   const { connection, listener } = device;
   const path = (await connection?.stats(statsOf))?.path;
-  if (!path || connection !== device.connection || path === listener.path) return;
+  if (!path || !listener || connection !== device.connection || path === listener.path) return;
   listener.path = path;
   device.changed();
 }

@@ -1,11 +1,11 @@
 /**
- * Files and calls: what peers exchange beyond messages. And all parts that are loaded later.
+ * Files and calls: what peers exchange beyond messages. Each is loaded when it is first used (`lazy`).
  *
- * Rule: nothing else imports `files/`, `calls/`, `journal/`, `readings`, `peers/relay_login` and `peer/direct`, because they
- * are loaded when they are first used (`lazy`). It does not know what they do.
+ * It does not know what they do.
  */
 import { timers } from '../client/timers.js';
-import { LazyService, Part } from './lazy.js';
+import { LazyService } from './lazy.js';
+import { PARTS } from './parts.js';
 
 /**
  * @import { Callbacks } from '../client/callbacks.js'
@@ -20,28 +20,6 @@ import { LazyService, Part } from './lazy.js';
 
 /** @typedef {{ onFile: Callbacks<Transfer>, onCall: Callbacks<Call>, onResumedFile?: Callbacks<Transfer>, journal?: Journal | null,
  *   limits?: StoreLimits }} ServiceCallbacks Those of the application; and what keeps files that are under way. */
-
-export const PARTS = {
-  files: new Part('files', (_again) => import('./files/service.js')),
-  calls: new Part('calls', (_again) => import('./calls/service.js')),
-  readings: new Part('readings', (_again) => import('./readings.js')),
-  direct: new Part('direct', (_again) => import('../peer/direct.js')),
-  relay: new Part('relay', (_again) => import('./peers/relay_login.js')),
-  journal: new Part('journal', (_again) => import('./journal/service.js')),
-};
-
-/**
- * Open the journal that this browser keeps as `name`, or begin one, for the option `journal` of one store.
- *
- * Rejects with `JournalError`: `JournalInUse` when another tab has it, and `wait` is false; `JournalReadOnly` where the
- * browser keeps nothing (a private window); `JournalTooNew`, `JournalCorrupt`, `JournalDiskFull`. And with `LoadFailed`
- * when the part of the SDK for journals cannot be loaded.
- *
- * @param {string} name Such as that of the identity: `Identity.remove(name)` erases the journal of that name.
- * @param {{ wait?: boolean, signal?: AbortSignal }} [options] `wait`: until the tab that has it closes it, or is closed;
- *   `signal` ends the waiting.
- */
-export const openJournal = async (name, options) => (await PARTS.journal.load()).open(name, options);
 
 export class PeerServices {
   /** @param {ServiceCallbacks} setup */

@@ -6,7 +6,7 @@
  * cannot be frozen in JavaScript: they are a copy.) It does not know how any of it comes about.
  */
 import { settings } from '../client/settings.js';
-import { MAX_MESSAGE } from '../protocol/channel.js';
+import { MAX_MESSAGE } from '../protocol/message_frames.js';
 import { DEFAULT_PRIVACY } from '../protocol/privacy.js';
 
 /** @import { SignalingState } from '../client/events.js' */
@@ -113,6 +113,21 @@ import { DEFAULT_PRIVACY } from '../protocol/privacy.js';
 
 /** What a closed store says. */
 export const CLOSED = 'the store was closed';
+
+/**
+ * How a device stands of which nothing is known.
+ *
+ * @type {Omit<DeviceView, 'device' | 'online'>}
+ */
+export const UNKNOWN = {
+  state: 'new',
+  roundTripTime: null,
+  queued: 0,
+  error: null,
+  path: null,
+  connections: 0,
+  features: [],
+};
 
 /** @type {Omit<StoreState, 'peers'>} */
 const START = {

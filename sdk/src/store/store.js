@@ -21,14 +21,14 @@ import { timers } from '../client/timers.js';
 import { ConfigError, PeerConnectionFailed, StateError, UsageError } from '../errors.js';
 import { PUBLIC_KEY_BYTES } from '../identity/keys.js';
 import { MemoryPins } from '../identity/pins.js';
-import { engine } from '../peer/engine.js';
+import { engine } from '../peer/platform.js';
 import { TIMING } from '../peer/timing.js';
 import { checkUserId, parse } from '../protocol/addresses.js';
 import { readServers } from '../protocol/ice.js';
 import { violation } from '../protocol/shapes.js';
 import { bind } from '../proxies.js';
 import { decode, encode } from './messages/content.js';
-import { PARTS } from './services.js';
+import { PARTS } from './parts.js';
 import { Mailbox } from './messages/mailbox.js';
 import { OPTIONS } from './options.js';
 import { checkPath } from './peers/paths.js';
@@ -171,7 +171,8 @@ export class NetworkStore {
    * Not needed before `send`, which connects by itself. Rejects with `PeerOffline`, `PeerUnknown` (nobody has this
    * name), `PeerKeyChanged` (see `acceptKey`), `FingerprintMismatch`, `ProofInvalid`, `PeerConnectionFailed` with a
    * reason, after at most `timeout` seconds; `IdentityError` when the pins cannot be read or written; `TooManyPeers`,
-   * `StateError`, `UsageError` for what is no name or no fingerprint, `EngineMissing` where there is no WebRTC.
+   * `StateError`, `UsageError` for what is no name or no fingerprint, `EngineMissing` where there is no WebRTC, and
+   * `LoadFailed` before the first registration.
    *
    * @param {string} address `user`, so that one of their devices is called, or `user/device` for exactly that one.
    * @param {object} [options]
@@ -212,12 +213,14 @@ export class NetworkStore {
    * @param {Bytes} publicKey
    */
   async acceptKey(userId, publicKey) {
-    const manager = this.#ready();
+    this.#ready();
     checkUserId(userId);
     if (publicKey.length !== PUBLIC_KEY_BYTES) {
       throw new UsageError(`a public key has ${PUBLIC_KEY_BYTES} bytes, not ${publicKey.length}`);
     }
-    await manager.acceptKey(userId, publicKey.slice());
+    const key = publicKey.slice();
+    const { acceptKey } = await this.#online();
+    await acceptKey(this.#manager, userId, key);
   }
 
   /**
@@ -229,7 +232,8 @@ export class NetworkStore {
    * @param {string[]} userIds
    */
   async watch(...userIds) {
-    await this.#ready().watchAll(userIds);
+    const { watchAll } = await this.#online();
+    await watchAll(this.#manager, userIds);
   }
 
   /**
@@ -238,7 +242,8 @@ export class NetworkStore {
    * @param {string[]} userIds
    */
   async unwatch(...userIds) {
-    await this.#ready().unwatchAll(userIds);
+    const { unwatchAll } = await this.#online();
+    await unwatchAll(this.#manager, userIds);
   }
 
   /**
@@ -355,9 +360,11 @@ export class NetworkStore {
    * @returns {Promise<Ways>}
    */
   async ways() {
-    const { signaling } = this.#ready();
-    const { waysOf } = await PARTS.readings.load();
-    return waysOf(/** @type {PeerSignaling} */ (signaling).ways, this.#setup.RTCPeerConnection);
+    const manager = this.#ready();
+    const { signaling } = manager;
+    const [{ waysOf }, { makeConnection }] = await Promise.all([PARTS.readings.load(), manager.load()]);
+    const { RTCPeerConnection } = this.#setup;
+    return waysOf(/** @type {PeerSignaling} */ (signaling).ways, (config) => makeConnection(config, RTCPeerConnection));
   }
 
   #checkOpen() {
@@ -373,6 +380,13 @@ export class NetworkStore {
       throw new StateError('call connectToSignaling() first');
     }
     return this.#manager;
+  }
+
+  /** What needs a login, loaded. Throws as `#ready`, and `LoadFailed`. */
+  async #online() {
+    const direct = await this.#ready().load();
+    this.#ready(); // the login may have failed meanwhile
+    return direct;
   }
 
   /**
@@ -490,9 +504,9 @@ export class NetworkStore {
    * @returns {Promise<Transfer>}
    */
   async sendFile(address, file, options) {
-    const { files } = this.#ready().services;
+    const manager = this.#ready();
     this.#peer(address);
-    const service = await files.get();
+    const service = await (await manager.loadServices()).files.get();
     this.#checkOpen();
     const [peer, device] = this.#peer(address);
     return service.send(peer.device(device), file, options, device !== null);
@@ -523,7 +537,7 @@ export class NetworkStore {
 
   /** All files that are on offer or under way, in both directions; and those that have arrived and are held. */
   get transfers() {
-    return this.#manager.services.files.transfers;
+    return this.#manager.services?.files.transfers ?? [];
   }
 
   /**
@@ -538,12 +552,12 @@ export class NetworkStore {
    */
   async call(address, stream = null) {
     if (stream && !stream.getAudioTracks) throw new ConfigError('stream', 'not a MediaStream: await it');
-    const { calls } = this.#ready().services;
+    const manager = this.#ready();
     this.#peer(address);
     if (this.#manager.pathMode(parse(address)[0]) === 'relay') {
       throw new UsageError('a call needs a direct path or TURN, and only the relay may be used');
     }
-    const service = await calls.get();
+    const service = await (await manager.loadServices()).calls.get();
     this.#checkOpen();
     const [peer, device] = this.#peer(address);
     return service.call(peer.device(device), stream, device !== null);

@@ -6,7 +6,6 @@
  * its browser gathers, and from the errors that it tells.
  */
 import { timers } from '../client/timers.js';
-import { makeConnection } from '../peer/engine.js';
 
 /** @import { EngineConfig } from '../peer/engine.js' */
 
@@ -55,14 +54,14 @@ export function readWays(urls, gathered) {
 
 /**
  * @param {{ config: EngineConfig, relay: boolean }} signaling
- * @param {typeof globalThis.RTCPeerConnection} [RTCPeerConnection]
+ * @param {(config: EngineConfig) => RTCPeerConnection} makeConnection
  * @returns {Promise<Ways>}
  */
-export async function waysOf({ config, relay }, RTCPeerConnection) {
+export async function waysOf({ config, relay }, makeConnection) {
   const urls = (config.iceServers ?? []).flatMap((server) => server.urls ?? []);
   /** @type {string[]} */
   const gathered = [];
-  const connection = makeConnection({ ...config, iceCandidatePoolSize: 0 }, RTCPeerConnection);
+  const connection = makeConnection({ ...config, iceCandidatePoolSize: 0 });
   try {
     await new Promise((resolve, reject) => {
       timers.callLater(GATHER, () => resolve(null));

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { EngineMissing } from '../../src/errors.js';
-import { apply, configure, makeConnection, MAX_SDP, messageOf } from '../../src/peer/engine.js';
+import { apply, configure, makeConnection, MAX_SDP } from '../../src/peer/engine.js';
+import { messageOf } from '../../src/peer/platform.js';
 import { putTracks } from '../../src/peer/media.js';
 import { statsOf } from '../../src/peer/stats.js';
 import { FakeNetwork, FakeStream } from '../support/fake_rtc.js';

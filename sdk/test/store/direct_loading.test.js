@@ -2,8 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Part } from '../../src/store/lazy.js';
-import { PARTS } from '../../src/store/services.js';
+import { Part, PARTS } from '../../src/store/parts.js';
 import { served } from '../support/server.js';
 import { contents, untilPeer, World } from '../support/stores.js';
 
@@ -70,4 +69,41 @@ test('calls that come before it is there wait for it', async (t) => {
   await untilPeer(bob, 'alice', ({ state }) => state === 'connecting');
   arrive();
   assert.deepEqual(await contents(await joining, 1), ['early']);
+});
+
+test('what is asked before it is there waits for it', async (t) => {
+  let arrive = () => {};
+  const arrived = new Promise((resolve) => (arrive = resolve));
+  const { url } = await served(t);
+  const world = new World(t, url);
+  await world.join('bob');
+  loading(t, async (_, direct) => {
+    await arrived;
+    return direct.load();
+  });
+  const alice = world.make();
+  const login = alice.connectToSignaling(url, 'alice');
+  const asked = [alice.connectToPeer('bob'), alice.send('bob', 'early')];
+  arrive();
+  await Promise.all([login, ...asked]);
+  assert.equal(alice.state.peers.bob.state, 'connected');
+});
+
+test('what is asked before it is there fails when it does not come; what is queued stays', async (t) => {
+  const { url } = await served(t);
+  const world = new World(t, url);
+  await world.join('bob');
+  let isAway = true;
+  loading(t, async (_, direct) => {
+    if (isAway) throw new TypeError('Failed to fetch dynamically imported module');
+    return direct.load();
+  });
+  const alice = world.make();
+  const login = alice.connectToSignaling(url, 'alice');
+  const message = alice.send('bob', 'early');
+  const asked = [alice.connectToPeer('bob'), alice.sendFile('bob', new Blob(['x']))];
+  await Promise.all([login, ...asked].map((each) => assert.rejects(each, { name: 'LoadFailed', part: 'direct' })));
+  isAway = false;
+  await alice.connectToSignaling(url, 'alice');
+  await message;
 });

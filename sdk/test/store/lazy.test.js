@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Callbacks } from '../../src/client/callbacks.js';
 import { LoadFailed, PeerConnectionFailed } from '../../src/errors.js';
-import { LazyService, LOAD_SECONDS, MAX_WAITING, Part, PATIENCE } from '../../src/store/lazy.js';
-import { PARTS } from '../../src/store/services.js';
+import { LazyService, MAX_WAITING, PATIENCE } from '../../src/store/lazy.js';
+import { LOAD_SECONDS, Part, PARTS } from '../../src/store/parts.js';
 import { decodeControl, encodeControl } from '../../src/store/messages/control.js';
 import { FakeTimers, settle } from '../support/fake_timers.js';
 

@@ -3,9 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { timers } from '../../src/client/timers.js';
-import { Part } from '../../src/store/lazy.js';
 import { RELAY_PATIENCE } from '../../src/store/peers/signaling.js';
-import { PARTS } from '../../src/store/services.js';
+import { Part, PARTS } from '../../src/store/parts.js';
 import { served } from '../support/server.js';
 import { contents, QUICK, World } from '../support/stores.js';
 

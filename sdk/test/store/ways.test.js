@@ -1,6 +1,7 @@
 /** What a page learns of the ways from here, from the candidates that its browser gathers. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { makeConnection } from '../../src/peer/engine.js';
 import { readWays, waysOf } from '../../src/store/ways.js';
 import { FakeNetwork } from '../support/fake_rtc.js';
 
@@ -25,7 +26,9 @@ for (const [what, urls, gathered, direct, turn] of [
 
 test('a connection is made for it, and closed', async () => {
   const network = new FakeNetwork();
-  const ways = await waysOf({ config: { iceServers: [] }, relay: true }, network.RTCPeerConnection);
+  const ways = await waysOf({ config: { iceServers: [] }, relay: true }, (config) =>
+    makeConnection(config, network.RTCPeerConnection),
+  );
   assert.deepEqual(ways, { direct: 'unknown', turn: 'none', relay: true });
   assert.deepEqual(
     network.connections.map((each) => each.signalingState),

@@ -3,6 +3,7 @@ import { Backoff } from '../../src/client/backoff.js';
 import { RequestFailed } from '../../src/errors.js';
 import { decode } from '../../src/protocol/channel.js';
 import * as Content from '../../src/protocol/kinds.js';
+import * as Direct from '../../src/store/peers/direct.js';
 import { Mailbox } from '../../src/store/messages/mailbox.js';
 import { Peer } from '../../src/store/peers/peer.js';
 import { PeerPresence } from '../../src/store/peers/presence.js';
@@ -125,6 +126,8 @@ export class Scene {
       /** @type {any} */ ({
         setup: { limits: all, backoff: new Backoff({ first: 1, most: 4 }), mailbox: this.mailbox },
         timers: this.timers,
+        direct: Direct,
+        load: async () => Direct,
         get registered() {
           return scene.registered;
         },

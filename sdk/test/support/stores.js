@@ -1,5 +1,5 @@
 /** Stores for tests: on a real server, with peer connections that need no network. */
-import { PARTS } from '../../src/store/services.js';
+import { PARTS } from '../../src/store/parts.js';
 import { NetworkStore } from '../../src/store/store.js';
 import { AT_ONCE } from './clients.js';
 import { FakeStream } from './fake_media.js';

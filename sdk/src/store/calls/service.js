@@ -5,7 +5,7 @@
  */
 import { timers as realTimers } from '../../client/timers.js';
 import { StateError } from '../../errors.js';
-import { randomBytes } from '../../peer/trust.js';
+import { randomBytes } from '../../identity/keys.js';
 import { toBase64url } from '../../protocol/codec.js';
 import { ID_BYTES } from '../messages/control.js';
 import { attempt, Call, mediaOf, rings } from './call.js';

@@ -18,8 +18,8 @@
  * - The arithmetic is that of `window`; `disk` reads and writes; `transfer` is what the application sees.
  */
 import { StateError, TransferFailed } from '../../errors.js';
-import { messageOf } from '../../peer/engine.js';
-import { randomBytes } from '../../peer/trust.js';
+import { messageOf } from '../../peer/platform.js';
+import { randomBytes } from '../../identity/keys.js';
 import { clean, toBase64url } from '../../protocol/codec.js';
 import { check, violation } from '../../protocol/shapes.js';
 import { encodeControl, ID_BYTES, MAX_PIECE } from '../messages/control.js';

@@ -1,5 +1,5 @@
 /** Writes pieces of files. In Python this is in `messages/control`. Here it is apart, because it is loaded with the files. */
-import { view } from '../../protocol/channel.js';
+import { view } from '../../protocol/message_frames.js';
 import { fromBase64url } from '../../protocol/codec.js';
 import { ID_BYTES } from '../messages/control.js';
 

@@ -54,7 +54,10 @@ export class JournalFiles {
     if (!peers || !this.records.size) return undefined;
     const find = (/** @type {string} */ userId, /** @type {string | null} */ device) =>
       peers.peer(userId).device(device);
-    return peers.services.files.get().then((files) => files.restore(find));
+    return peers
+      .loadServices()
+      .then(({ files }) => files.get())
+      .then((files) => files.restore(find));
   }
 
   async #clean() {

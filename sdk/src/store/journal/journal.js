@@ -41,7 +41,7 @@ import { JournalStream } from './stream.js';
 
 /** @typedef {Omit<QueuedMessage, 'redelivered'>} ArrivedRow */
 /** @typedef {{ stream: JournalStream, kept: Kept, place: number, message: ArrivedRow | null }} Arrival */
-/** @typedef {{ peer: (userId: string) => Peer, publish: () => void, handOver: () => void, services: PeerServices }} Peers */
+/** @typedef {{ peer: (userId: string) => Peer, publish: () => void, handOver: () => void, loadServices: () => Promise<PeerServices> }} Peers */
 
 // Seconds.
 const RETRY = 5;

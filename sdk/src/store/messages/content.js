@@ -6,7 +6,7 @@
  * those of JavaScript: -0 arrives as 0, and an integer beyond 2^53 from a program that has larger ones as the nearest.
  */
 import { MessageTooLarge, ProtocolViolation, UsageError } from '../../errors.js';
-import { MAX_MESSAGE } from '../../protocol/channel.js';
+import { MAX_MESSAGE } from '../../protocol/message_frames.js';
 import { fromUtf8, toUtf8 } from '../../protocol/codec.js';
 import * as Content from '../../protocol/kinds.js';
 import { parse } from '../../protocol/shapes.js';

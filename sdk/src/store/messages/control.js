@@ -8,7 +8,7 @@
  * Names and types of files come from a stranger: `files/names.js` makes them safe. (For reasons see `clean` in
  * `protocol/codec.js`.)
  */
-import { view } from '../../protocol/channel.js';
+import { view } from '../../protocol/message_frames.js';
 import { fromBase64url, fromUtf8, toBase64url, toUtf8 } from '../../protocol/codec.js';
 import { check, flag, integer, shape, text, typed } from '../../protocol/shapes.js';
 

@@ -15,7 +15,7 @@
  *
  * Pure: no I/O, no clock. It does not know what a message means.
  */
-import { MAX_MESSAGE } from '../../protocol/channel.js';
+import { MAX_MESSAGE } from '../../protocol/message_frames.js';
 import { check } from '../../protocol/shapes.js';
 import { WINDOW_BYTES, WINDOW_MESSAGES } from './outbox.js';
 

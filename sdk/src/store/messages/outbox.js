@@ -19,7 +19,7 @@
  *
  * Pure: no I/O, no clock, no randomness. It does not know what a message means, nor who waits for its delivery.
  */
-import { CHUNK, CONTROL_CHUNK, encodeMessage } from '../../protocol/channel.js';
+import { CHUNK, CONTROL_CHUNK, encodeMessage } from '../../protocol/message_frames.js';
 import * as Content from '../../protocol/kinds.js';
 import { check } from '../../protocol/shapes.js';
 

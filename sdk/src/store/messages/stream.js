@@ -17,7 +17,7 @@
  * It does not know how a path comes about, nor when there should be one.
  */
 import { DeliveryFailed, QueueFull } from '../../errors.js';
-import { VERSION, encodeAck } from '../../protocol/channel.js';
+import { VERSION, encodeAck } from '../../protocol/message_frames.js';
 import * as Content from '../../protocol/kinds.js';
 import { BUNDLES, CALLS, FILES, FILES_2 } from '../../protocol/names.js';
 import { Delivery, SENT, STORED } from './delivery.js';

@@ -8,7 +8,7 @@
  * sender, the newest.
  */
 import { TooManyPeers, UsageError } from '../../errors.js';
-import { PROOF_PAUSE } from '../../peer/trust.js';
+import { PROOF_PAUSE, TOO_MANY } from '../../peer/refusal_reasons.js';
 import { claimedKey, sameKey } from './pinning.js';
 
 /**
@@ -25,8 +25,6 @@ import { claimedKey, sameKey } from './pinning.js';
 export const MAX_REFUSALS = 64;
 /** Refusals that wait: all callers of a popular program may come at once, after a restart. */
 export const MAX_WAITING = 1024;
-/** What a caller is told for whom, or for whose device, there is no place: it may call again in so many seconds. */
-export const TOO_MANY = /** @type {[string, RefusalCode, number]} */ (['too many peers', 'too-many-peers', 30]);
 
 /** Decides about the offers that one client receives. */
 export class Admission {

@@ -11,8 +11,7 @@
 import { PeerConnectionFailed, PeerOffline, PeerUnknown } from '../../errors.js';
 import * as Content from '../../protocol/kinds.js';
 import { MessageStream } from '../messages/stream.js';
-import { Dialer } from './dialer.js';
-import { DeviceListener } from './listener.js';
+import { UNKNOWN } from '../state.js';
 import { DevicePaths } from './paths.js';
 
 /**
@@ -25,7 +24,10 @@ import { DevicePaths } from './paths.js';
  * @import { Delivery } from '../messages/delivery.js'
  * @import { Recipient, StreamSeams } from '../messages/stream.js'
  * @import { PeerServices } from '../services.js'
- * @import { DeviceView, StoreLimits } from '../state.js'
+ * @import { StoreLimits } from '../state.js'
+ * @import { Dialer } from './dialer.js'
+ * @import * as Direct from './direct.js'
+ * @import { DeviceListener } from './listener.js'
  * @import { PathContext } from './path.js'
  * @import { PathMode } from './paths.js'
  * @import { PeerPresence } from './presence.js'
@@ -37,9 +39,11 @@ import { DevicePaths } from './paths.js';
  * @property {{ limits: StoreLimits, backoff: Backoff, mailbox: Recipient, journal?: Journal | null }} setup How much may be kept, the pauses
  *   between calls, and where messages go.
  * @property {Timers} timers
+ * @property {typeof Direct | null} direct What connects devices; null until it is loaded, before the first login is done.
+ * @property {() => Promise<typeof Direct>} load Load it.
  * @property {boolean} registered Whether the server can be asked.
  * @property {AldisError | null} ended Why the server will never be there again, or null.
- * @property {PeerServices} services Files and calls.
+ * @property {PeerServices | null} services Files and calls; null as `direct`.
  * @property {() => void} needServer A peer waits for the server.
  * @property {() => void} pathLost Nothing arrives from a device: the server may be gone too.
  * @property {() => void} pathFound An engine has a path to a device again: the network is back, and so may the server be.
@@ -71,21 +75,6 @@ import { DevicePaths } from './paths.js';
  * @property {() => void} counted Only a number in a view may have changed.
  */
 
-/**
- * How a device stands of which nothing is known.
- *
- * @type {Omit<DeviceView, 'device' | 'online'>}
- */
-export const UNKNOWN = {
-  state: 'new',
-  roundTripTime: null,
-  queued: 0,
-  error: null,
-  path: null,
-  connections: 0,
-  features: [],
-};
-
 /** One device of a peer, as long as the store knows it. */
 export class PeerDevice {
   kept = false; // the application has asked for a connection with the user, and had it
@@ -98,6 +87,10 @@ export class PeerDevice {
   #owner;
   #context;
   #asking = 0;
+  /** @type {Dialer | null} */
+  #dialer = null;
+  /** @type {DeviceListener | null} */
+  #listener = null;
 
   /**
    * @param {string | null} name null: not known yet.
@@ -109,7 +102,6 @@ export class PeerDevice {
     this.userId = owner.userId;
     this.#owner = owner;
     this.#context = context;
-    this.listener = new DeviceListener(this, owner, context);
     this.paths = new DevicePaths(this, context, () => context.relayPath(this, owner));
     this.path = this.paths.direct;
     const { journal, limits } = context.setup;
@@ -118,11 +110,22 @@ export class PeerDevice {
       limits,
       path: this.paths,
       recipient: context.setup.mailbox,
-      control: (data) => this.listener.obey(() => context.controlReceived(this, data)),
+      control: (data) => this.listener?.obey(() => context.controlReceived(this, data)),
       timers: context.timers,
     };
     this.messages = journal?.stream(this, seams) ?? new MessageStream(this, crypto.randomUUID(), seams);
-    this.dialer = new Dialer(this, context.setup.backoff, context.timers, Math.random);
+  }
+
+  /** When to call the device; null until there can be connections. @returns {Dialer | null} */
+  get dialer() {
+    const { direct, setup, timers } = this.#context;
+    return (this.#dialer ??= direct && new direct.Dialer(this, setup.backoff, timers, Math.random));
+  }
+
+  /** What a connection tells; null until there can be one. @returns {DeviceListener | null} */
+  get listener() {
+    const { direct } = this.#context;
+    return (this.#listener ??= direct && new direct.DeviceListener(this, this.#owner, this.#context));
   }
 
   // --- what others want to know ------------------------------------------------------------------------------------
@@ -139,7 +142,7 @@ export class PeerDevice {
 
   /** Whether something waits for the device: messages, or files that go on. */
   get hasWaiting() {
-    return this.queued > 0 || this.#context.services.busy(this);
+    return this.queued > 0 || !!this.#context.services?.busy(this);
   }
 
   /** Whether it may be forgotten to make place for another. */
@@ -156,12 +159,12 @@ export class PeerDevice {
 
   /** What the device's program can do; null while nothing gets through to it. */
   get features() {
-    return this.paths.connected ? this.listener.features : null;
+    return (this.paths.connected && this.listener?.features) || null;
   }
 
   /** The same for what needs a direct connection, as calls do. */
   get directFeatures() {
-    return this.path.state === 'connected' ? this.listener.features : null;
+    return (this.path.state === 'connected' && this.listener?.features) || null;
   }
 
   /** The largest file that the path in use takes, in bytes. */
@@ -178,15 +181,16 @@ export class PeerDevice {
   get view() {
     const { carrier, relay, told: state } = this.paths;
     const isConnected = state === 'connected';
+    const { path, features, connections } = this.listener ?? UNKNOWN;
     const connection = carrier === 'relay' ? relay : this.connection;
     return {
       state,
       roundTripTime: isConnected ? (connection?.roundTripTime ?? null) : null,
       queued: this.queued,
       error: this.error,
-      path: isConnected ? (carrier === 'relay' ? carrier : this.listener.path) : null,
-      connections: this.listener.connections,
-      features: isConnected ? this.listener.features : UNKNOWN.features,
+      path: isConnected ? (carrier === 'relay' ? carrier : path) : null,
+      connections,
+      features: isConnected ? features : UNKNOWN.features,
     };
   }
 
@@ -204,7 +208,7 @@ export class PeerDevice {
     const until = timers.time() + seconds;
     try {
       this.paths.relay?.call();
-      await this.dialer.connected(seconds).catch(async (error) => {
+      await /** @type {Dialer} */ (this.dialer).connected(seconds).catch(async (error) => {
         const isDirect = error instanceof PeerConnectionFailed;
         const { relay } = this.paths;
         if (!isDirect || !(await relay?.opened(Math.max(until - timers.time(), 0)))) {
@@ -215,7 +219,7 @@ export class PeerDevice {
       else this.kept = true;
     } finally {
       this.#asking--;
-      this.dialer.reconsider();
+      this.dialer?.reconsider();
       this.changed();
     }
   }
@@ -232,7 +236,7 @@ export class PeerDevice {
     const delivery = this.messages.send(content, data, addressed);
     if (this.path.state !== 'connected') {
       this.paths.relay?.want();
-      this.dialer.queued();
+      this.dialer?.queued();
     }
     this.counted();
     return delivery;
@@ -242,12 +246,12 @@ export class PeerDevice {
   call() {
     this.#owner.check(this);
     if (this.path.state !== 'connected') this.paths.relay?.want();
-    this.dialer.queued();
+    this.dialer?.queued();
   }
 
   /** What needed the device is over, perhaps. */
   reconsider() {
-    this.dialer.reconsider();
+    this.dialer?.reconsider();
   }
 
   /**
@@ -286,7 +290,7 @@ export class PeerDevice {
       // The owner of the new key knows nothing of what is under way.
       this.over(new PeerConnectionFailed(this.userId, reason), true);
     }
-    this.dialer.accepted(changed);
+    this.dialer?.accepted(changed);
   }
 
   /**
@@ -301,7 +305,7 @@ export class PeerDevice {
     this.paths.relay?.goodbye(reason);
     this.error = state === 'failed' ? error : this.error;
     this.over(error, 'left'); // the other side is told goodbye, which ends it there
-    this.dialer.stateChanged(state, error);
+    this.dialer?.stateChanged(state, error);
     this.#owner.lost();
     this.changed();
     this.paths.relay?.wantAgain();
@@ -322,7 +326,7 @@ export class PeerDevice {
    */
   async close(farewell, reason, error) {
     this.kept = this.keptHere = false;
-    this.dialer.stop(error);
+    this.dialer?.stop(error);
     this.messages.flush();
     const connection = this.path.detach();
     const { relay } = this.paths;
@@ -344,7 +348,7 @@ export class PeerDevice {
   signalingEnded(error) {
     this.paths.relay?.drop();
     if (!this.path.connected) {
-      this.dialer.stop(error);
+      this.dialer?.stop(error);
       this.#fail(`the server is gone for good: ${error.message}`, error);
       this.changed();
     }
@@ -370,7 +374,7 @@ export class PeerDevice {
   /** The server says so, and the relay carries the messages, unless there is a direct connection again. */
   gone() {
     if (this.path.connected) return;
-    this.dialer.stop(new PeerOffline(this.address));
+    this.dialer?.stop(new PeerOffline(this.address));
     this.hangUp('it has gone');
     this.hasLeft = true;
     this.path.told = 'closed';
@@ -387,14 +391,14 @@ export class PeerDevice {
       this.hasLeft = false;
       this.paths.relay?.returned();
     }
-    this.dialer.presenceChanged(online, anew);
+    this.dialer?.presenceChanged(online, anew);
     if (online) this.paths.relay?.wantAgain();
   }
 
   /** We are registered again. @param {boolean} resumed Nothing was missed. */
   signalingReturned(resumed) {
     this.paths.relay?.returned();
-    this.dialer.signalingReturned(resumed);
+    this.dialer?.signalingReturned(resumed);
     this.paths.relay?.wantAgain();
   }
 
@@ -402,7 +406,7 @@ export class PeerDevice {
 
   /** Whether something is here that is meant for the user, and not for exactly this device. */
   get movable() {
-    return this.kept || this.#asking > 0 || this.messages.movable > 0 || this.#context.services.movable(this);
+    return this.kept || this.#asking > 0 || this.messages.movable > 0 || !!this.#context.services?.movable(this);
   }
 
   /**
@@ -427,10 +431,10 @@ export class PeerDevice {
    */
   movedTo(other) {
     // Whoever waits for a connection goes on waiting for the other one (`Peer.connect`).
-    this.dialer.stop(new PeerOffline(this.address));
-    this.dialer.retry(); // something may be left that does not move
-    this.#context.services.moved(this, other);
-    other.dialer.queued();
+    this.dialer?.stop(new PeerOffline(this.address));
+    this.dialer?.retry(); // something may be left that does not move
+    this.#context.services?.moved(this, other);
+    other.dialer?.queued();
   }
 
   // --- for the dialer ----------------------------------------------------------------------------------------------
@@ -495,7 +499,7 @@ export class PeerDevice {
     } else if (!this.paths.relay?.want()) {
       const reason = this.paths.relay?.failure ?? 'the relay cannot be used, and no other path may be';
       const error = new PeerConnectionFailed(this.userId, reason);
-      queueMicrotask(() => this.dialer.stateChanged('failed', error)); // the dialer waits for it from now on
+      queueMicrotask(() => this.dialer?.stateChanged('failed', error)); // the dialer waits for it from now on
     }
   }
 
@@ -520,7 +524,7 @@ export class PeerDevice {
     if (this.#mode === 'direct') this.paths.relay?.drop();
     if (this.wanted) {
       this.paths.relay?.want();
-      this.dialer.poke(true);
+      this.dialer?.poke(true);
     }
     this.changed();
   }
@@ -544,7 +548,7 @@ export class PeerDevice {
     // While the relay carries the messages, nothing is.
     const isAway = error instanceof PeerOffline || error instanceof PeerUnknown;
     this.error = isAway || this.paths.connected ? null : error;
-    if (error instanceof PeerConnectionFailed && this.dialer.inVain) this.#context.services.notDirect(this);
+    if (error instanceof PeerConnectionFailed && this.dialer?.inVain) this.#context.services?.notDirect(this);
     if (keyChanged) {
       this.#owner.keyChanged(this, error);
     }
@@ -578,7 +582,7 @@ export class PeerDevice {
    * @param {boolean | 'same' | 'left'} [restarted] See `PeerServices.ended`.
    */
   over(error, restarted) {
-    this.#context.services.ended(this, error, restarted);
+    this.#context.services?.ended(this, error, restarted);
   }
 
   /** Something in its view may have changed. */

@@ -68,26 +68,6 @@ const LEFT = 1;
 const REFUSED = 2;
 
 /**
- * Whether one of the devices that are online `now`, newest first, has registered since `before`. If not, devices have
- * left and nothing else: what is there now is what was there, in the same order, without some.
- *
- * @param {readonly string[]} before
- * @param {readonly string[]} now
- */
-export function registeredAnew(before, now) {
-  const rest = before.values();
-  const stayed = now.every((device) => {
-    for (let next = rest.next(); !next.done; next = rest.next()) {
-      if (next.value === device) {
-        return true;
-      }
-    }
-    return false;
-  });
-  return !stayed || before.length === now.length;
-}
-
-/**
  * What a dialer works with: the peer's end of it, made by `peer.Peer`.
  *
  * @typedef {object} DialTarget

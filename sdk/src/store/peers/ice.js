@@ -45,11 +45,10 @@ export class IceServerCache {
   /**
    * Ask, and ask again in time until `close`. Returns, after the first answer, what was held back until then.
    *
-   * @param {Promise<unknown>} [loading] What else has to be there by then. Rejects with it.
    * @returns {Promise<PeerEvent[]>}
    */
-  async keep(loading) {
-    await Promise.all([this.#given || this.#ask(), loading]);
+  async keep() {
+    if (!this.#given) await this.#ask();
     const heldBack = this.#heldBack ?? [];
     this.#heldBack = null;
     return heldBack;

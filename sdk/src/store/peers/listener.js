@@ -6,7 +6,7 @@
  */
 import { PeerConnectionFailed } from '../../errors.js';
 import { violation } from '../../protocol/shapes.js';
-import { PARTS } from '../services.js';
+import { PARTS } from '../parts.js';
 
 /**
  * @import { AldisError, PeerError } from '../../errors.js'
@@ -63,7 +63,7 @@ export class DeviceListener {
       if (!isLate && !this.#device.paths.connected) this.#device.error = error ?? this.#device.error;
       if (before === 'connected') {
         if (state === 'disconnected') this.#context.pathLost();
-        this.#context.services.parted(this.#device);
+        this.#context.services?.parted(this.#device);
       }
     }
     // A goodbye that is said after the path was lost is no farewell: the peer has lost the path, too, and gave up first.
@@ -72,7 +72,7 @@ export class DeviceListener {
     }
     // What was told may be overtaken by a new attempt already; the dialer counts attempts.
     if (state === this.#device.state) {
-      this.#device.dialer.stateChanged(state, error);
+      this.#device.dialer?.stateChanged(state, error);
     }
     if (state !== 'connecting' && state !== 'connected') this.#device.paths.relay?.wantAgain();
     if (before === 'connected') {
@@ -135,7 +135,7 @@ export class DeviceListener {
 
   pathFound() {
     this.#context.pathFound();
-    this.#device.dialer.pathFound();
+    this.#device.dialer?.pathFound();
   }
 
   writable() {
@@ -144,7 +144,7 @@ export class DeviceListener {
 
   /** @param {AldisError} error */
   refused(error) {
-    this.#device.dialer.refused(error);
+    this.#device.dialer?.refused(error);
     if (this.#device.state !== 'connected') {
       this.#device.error = error;
     }
@@ -156,7 +156,7 @@ export class DeviceListener {
    * @param {readonly MediaStream[]} streams
    */
   trackReceived(track, streams) {
-    this.#context.services.trackReceived(this.#device, track, streams);
+    this.#context.services?.trackReceived(this.#device, track, streams);
   }
 
   /** What is sent gets through, now or again. */
@@ -166,7 +166,7 @@ export class DeviceListener {
       .load()
       .then(({ namePath }) => namePath(this.#device))
       .catch(() => {});
-    this.#context.services.connected(this.#device, this.features);
+    this.#context.services?.connected(this.#device, this.features);
   }
 
   /** Take in what the device says; false when it breaks the protocol. @param {() => void} takeIn */

@@ -4,7 +4,6 @@
  * Rules: it lives as long as the store, with one login at most (`signaling`). So what is queued waits for the first
  * one. A fault of one peer stays with that peer. What the application sees of all this is `store.NetworkStore`.
  */
-import { watchNetwork } from '../../client/network.js';
 import { timers } from '../../client/timers.js';
 import {
   PeerBlocked,
@@ -17,12 +16,11 @@ import {
 import { Identity } from '../../identity/keys.js';
 import { checkUserId } from '../../protocol/addresses.js';
 import { decodeControl } from '../messages/control.js';
-import { PARTS, PeerServices } from '../services.js';
+import { PARTS } from '../parts.js';
 import { CLOSED } from '../state.js';
 import { Blocking } from './blocking.js';
-import { watchPage } from './page.js';
 import { Peer } from './peer.js';
-import { DirectoryPins, sameKey } from './pinning.js';
+import { DirectoryPins } from './pinning.js';
 import { PeerPresence } from './presence.js';
 import { PeerSignaling } from './signaling.js';
 import { PeerViews } from './views.js';
@@ -39,11 +37,12 @@ import { PeerViews } from './views.js';
  * @import { Journal } from '../journal/journal.js'
  * @import { JournalMailbox } from '../journal/mailbox.js'
  * @import { Mailbox } from '../messages/mailbox.js'
- * @import { ServiceCallbacks } from '../services.js'
+ * @import { PeerServices, ServiceCallbacks } from '../services.js'
  * @import { StoreLimits } from '../state.js'
  * @import { StateFeed } from '../subscriptions.js'
  * @import { Accept } from './admission.js'
  * @import { DeviceOwner, PeerDevice } from './device.js'
+ * @import * as Direct from './direct.js'
  * @import { Listening } from './path.js'
  * @import { PathMode } from './paths.js'
  * @import { PeerContext } from './peer.js'
@@ -83,6 +82,10 @@ const PULSE_SECONDS = 1; // how often round-trip times are looked at; the heartb
  */
 export class PeerManager {
   timers = timers;
+  /** @type {typeof Direct | null} null until it is loaded; a login is not done before */
+  direct = PARTS.direct.module;
+  /** @type {PeerServices | null} */
+  #services = null;
   /** @type {PeerSignaling | null} The login, also while it is tried. */
   signaling = null;
   #blocking = new Blocking();
@@ -91,7 +94,7 @@ export class PeerManager {
   /** @type {Map<string, Peer>} */
   #peers = new Map();
   #arriving = 0;
-  #closed = false;
+  closed = false;
   #stopPulse = () => {};
   #ignorePage = () => {};
   #network = { look() {}, end() {} };
@@ -102,9 +105,24 @@ export class PeerManager {
   constructor(setup) {
     this.setup = setup;
     this.pins = new DirectoryPins(setup.pins);
-    this.services = new PeerServices(setup);
     this.views = new PeerViews(setup.feed, () => this.#server);
-    PARTS.direct.load().catch(() => {}); // so that it is there after the registration; if it is not, it is tried again
+    this.load().catch(() => {}); // so that it is there after the registration; if it is not, it is tried again
+  }
+
+  /** Load what connects devices, unless it is there. Rejects with `LoadFailed`. */
+  async load() {
+    return (this.direct ??= await PARTS.direct.load());
+  }
+
+  /** Files and calls; null until there can be connections. @returns {PeerServices | null} */
+  get services() {
+    return (this.#services ??= this.direct && new this.direct.PeerServices(this.setup));
+  }
+
+  /** Files and calls, as soon as they are there. Rejects with `LoadFailed`. */
+  async loadServices() {
+    await this.load();
+    return /** @type {PeerServices} */ (this.services);
   }
 
   /**
@@ -123,7 +141,7 @@ export class PeerManager {
       this.peers.forEach((peer) => this.#loadPin(peer));
       await signaling.start(identity);
     } catch (error) {
-      if (!this.#closed) {
+      if (!this.closed) {
         this.signaling = null;
         await signaling.close();
         this.pins.use(''); // no key of that server is shown from now on
@@ -132,6 +150,7 @@ export class PeerManager {
       }
       throw error;
     }
+    const { watchNetwork, watchPage } = /** @type {typeof Direct} */ (this.direct); // the login has waited for it
     this.#network = watchNetwork({
       changed: () => this.#recheck('networkChanged'),
       woke: () => this.#recheck('suspect'),
@@ -143,7 +162,7 @@ export class PeerManager {
           .filter(({ path }) => path.connected)
           .forEach((device) => device.drop('the page was left', 'closed'));
       },
-      thawed: () => this.#devices.forEach(({ dialer }) => dialer.poke(true)),
+      thawed: () => this.#devices.forEach(({ dialer }) => dialer?.poke(true)),
       gone: () => void this.close(),
     });
   }
@@ -155,34 +174,34 @@ export class PeerManager {
     this.client.networkChanged();
     for (const { path, dialer } of this.#devices) {
       path.connection?.[how]();
-      dialer.pathFound();
+      dialer?.pathFound();
     }
   }
 
   /** The connection to the server is lost. */
   signalingLost() {
-    this.#devices.forEach(({ dialer }) => dialer.poke());
+    this.#devices.forEach(({ dialer }) => dialer?.poke());
   }
 
   needServer() {
-    if (!this.#closed) this.signaling?.client.hurry();
+    if (!this.closed) this.signaling?.client.hurry();
   }
 
   pathLost() {
-    if (!this.#closed) this.signaling?.client.suspect();
+    if (!this.closed) this.signaling?.client.suspect();
   }
 
   pathFound() {
-    if (!this.#closed) this.signaling?.client.networkChanged();
+    if (!this.closed) this.signaling?.client.networkChanged();
   }
 
   /** Say goodbye to all, and release everything. */
   async close() {
-    this.#closed = true;
+    this.closed = true;
     this.#ignorePage();
     this.#network.end();
     this.signaling?.stop();
-    this.services.close();
+    this.services?.close();
     const error = new StateError(CLOSED);
     for (const peer of this.peers) {
       void peer.close('the other side has left', error.message, error);
@@ -217,14 +236,14 @@ export class PeerManager {
    * @param {boolean} [stranger] The user has called us.
    */
   peer(userId, stranger = false) {
-    if (this.#closed) {
+    if (this.closed) {
       throw new StateError(CLOSED);
     }
     let peer = this.find(userId);
     if (!peer?.known) {
-      this.#checkOther(userId);
+      this.checkOther(userId);
       this.#makeRoom(stranger);
-      peer = this.#meet(userId);
+      peer = this.meet(userId);
       peer.known = true;
     }
     peer.stranger &&= stranger;
@@ -232,7 +251,7 @@ export class PeerManager {
   }
 
   /** @param {string} userId */
-  #checkOther(userId) {
+  checkOther(userId) {
     if (checkUserId(userId) === this.signaling?.client.userId) {
       throw new UsageError(OURSELVES);
     }
@@ -244,7 +263,7 @@ export class PeerManager {
    * @param {string} userId
    * @param {PeerPresence} [presence]
    */
-  #meet(userId, presence = new PeerPresence(userId)) {
+  meet(userId, presence = new PeerPresence(userId)) {
     let peer = this.find(userId);
     if (!peer) {
       peer = new Peer(userId, this, presence);
@@ -256,7 +275,7 @@ export class PeerManager {
   }
 
   /** @param {Peer} peer */
-  #forget(peer) {
+  forget(peer) {
     this.#peers.delete(peer.userId);
     this.views.remove(peer);
     this.pins.forget(peer.userId);
@@ -308,9 +327,9 @@ export class PeerManager {
       throw new TooManyPeers(limit);
     }
     const { userId, presence } = peer;
-    this.#forget(peer); // first: what a callback sends from now on goes to a new one
+    this.forget(peer); // first: what a callback sends from now on goes to a new one
     if (presence.shown) {
-      this.#meet(userId, presence);
+      this.meet(userId, presence);
     } else if (presence.watched) {
       this.client.unwatch(userId).catch(() => {}); // what comes of it nevertheless is not looked at
     }
@@ -336,68 +355,14 @@ export class PeerManager {
     const peer = this.find(userId);
     if (peer) {
       void peer.close('', OURSELVES, new UsageError(OURSELVES));
-      this.#forget(peer);
+      this.forget(peer);
       this.publish();
     }
   }
 
-  /** Have presence shown. Throws `SignalingError`, `InvalidAddress`, `UsageError`. @param {string[]} userIds */
-  async watchAll(userIds) {
-    userIds.forEach((userId) => this.#checkOther(userId));
-    const fresh = userIds.filter((userId) => !this.find(userId)?.presence.shown);
-    // First: the server tells how they stand before it says that it will.
-    const shown = fresh.map((userId) => this.#meet(userId).presence);
-    shown.forEach((presence) => (presence.shown = true));
-    try {
-      await this.client.watch(...fresh);
-    } catch (error) {
-      this.#ignore(fresh);
-      throw error;
-    }
-    shown.forEach((presence) => (presence.watched = true));
-  }
-
-  /** End that. Throws `SignalingError`. @param {string[]} userIds */
-  async unwatchAll(userIds) {
-    await this.client.unwatch(...this.#ignore(userIds));
-  }
-
-  /** The application has ended its watches; returns the users that nobody watches now. @param {string[]} userIds */
-  #ignore(userIds) {
-    const unused = userIds.filter((userId) => {
-      const peer = this.find(userId);
-      if (!peer?.presence.shown) {
-        return false;
-      }
-      peer.presence.shown = false;
-      if (!peer.known) {
-        this.#forget(peer);
-      }
-      return !peer.known;
-    });
-    this.publish();
-    return unused;
-  }
-
   /** The server has ended some watches. @param {WatchEnded} event */
-  watchEnded({ userIds, error }) {
-    console.warn(`the server does not tell of ${userIds.length} users any more: ${error.message}`);
-    this.#ignore(userIds);
-    userIds.forEach((userId) => this.find(userId)?.watchEnded());
-  }
-
-  /**
-   * Pin a key in place of any other.
-   *
-   * @param {string} userId
-   * @param {Bytes} publicKey
-   */
-  async acceptKey(userId, publicKey) {
-    const known = await this.pins.load(userId);
-    await this.pins.accept(userId, publicKey);
-    if (!this.#closed) {
-      this.find(userId)?.accept(known !== null && !sameKey(known, publicKey));
-    }
+  watchEnded(event) {
+    this.direct?.watchEnded(this, event);
   }
 
   /**
@@ -407,7 +372,7 @@ export class PeerManager {
    * @param {string[]} userIds
    */
   async block(userIds) {
-    userIds.forEach((userId) => this.#checkOther(userId));
+    userIds.forEach((userId) => this.checkOther(userId));
     const goodbyes = this.#endBlocked(this.#blocking.block(userIds));
     await this.client.changePrivacy({ block: userIds }).finally(() => goodbyes);
   }
@@ -445,7 +410,7 @@ export class PeerManager {
   #endBlocked(userIds) {
     const goodbyes = userIds.map((userId) => {
       const error = new PeerBlocked(userId);
-      this.services.files.ended(/** @type {any} */ ({ userId }), error); // what it had offered before this page, too
+      this.services?.files.ended(/** @type {any} */ ({ userId }), error); // what it had offered before this page, too
       return this.find(userId)?.close('it has hung up', error.message, error);
     });
     this.#privacyTold();
@@ -482,7 +447,7 @@ export class PeerManager {
    * @param {string} reason
    */
   unreadable(userId, device, reason) {
-    if (!this.#closed) {
+    if (!this.closed) {
       this.find(userId)?.findDevice(device)?.broke(reason);
     }
   }
@@ -574,9 +539,9 @@ export class PeerManager {
    * @param {Bytes} data
    */
   controlReceived(device, data) {
-    const control = this.#closed ? null : decodeControl(data);
+    const control = this.closed ? null : decodeControl(data);
     if (control) {
-      this.services.received(device, control);
+      this.services?.received(device, control);
     }
   }
 }

@@ -19,7 +19,7 @@
  * @property {(farewell: Promise<void> | undefined) => Promise<void>} leaving A goodbye is on its way.
  */
 
-/** @typedef {{ userId: string, name: string | null, listener: PeerListener }} Listening What the connection tells, it tells the listener. */
+/** @typedef {{ userId: string, name: string | null, listener: PeerListener | null }} Listening What the connection tells, it tells the listener. */
 /** @typedef {Listening & { messages: MessageStream }} PathOwner The device. */
 
 export class DirectPath {

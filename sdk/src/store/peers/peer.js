@@ -10,8 +10,9 @@
  *   other peer.
  */
 import { PeerBlocked, PeerConnectionFailed, PeerOffline, TooManyPeers } from '../../errors.js';
+import { UNKNOWN } from '../state.js';
 import { choose, gone } from './choice.js';
-import { PeerDevice, UNKNOWN } from './device.js';
+import { PeerDevice } from './device.js';
 import { checkFingerprint, sameKey } from './pinning.js';
 
 /**
@@ -281,7 +282,7 @@ export class Peer {
 
   /**
    * Returns when a device is connected, or for null the one that the choice falls on. Throws `PeerError`, `StateError`,
-   * `TooManyPeers`, why the server is gone for good, and `UsageError` for what is no fingerprint.
+   * `TooManyPeers`, `LoadFailed`, why the server is gone for good, and `UsageError` for what is no fingerprint.
    *
    * @param {string | null} name
    * @param {number} seconds
@@ -295,9 +296,12 @@ export class Peer {
     const { pins, timers } = this.#context;
     const until = timers.time() + seconds;
     try {
-      // Also an empty one: a caller that means to require something must not require nothing by mistake.
-      if (fingerprint !== null) {
-        seconds = await pins.requireInTime(this.userId, checkFingerprint(fingerprint), seconds, timers);
+      if (!this.#context.direct || fingerprint !== null) {
+        await this.#context.load();
+        // Also an empty one: a caller that means to require something must not require nothing by mistake.
+        if (fingerprint !== null) {
+          seconds = await pins.requireInTime(this.userId, checkFingerprint(fingerprint), seconds, timers);
+        }
         device = this.device(name);
         this.check(device);
         if (life.error) {
@@ -376,7 +380,7 @@ export class Peer {
     for (const device of this.devices) {
       const { name } = device;
       // Who has got another key will not answer what is under way. As if it had gone: the next attempt sees the key.
-      if (standing && !sameKey(standing, publicKey)) device.dialer.presenceChanged(false, false);
+      if (standing && !sameKey(standing, publicKey)) device.dialer?.presenceChanged(false, false);
       const isNewest = name === null || name === devices[0];
       device.presenceChanged(name === null ? !!online : devices.includes(name), anew && isNewest);
     }
@@ -388,7 +392,7 @@ export class Peer {
   watchEnded() {
     this.presence.watchEnded();
     this.#chosen = false;
-    this.devices.forEach(({ dialer }) => dialer.poke(true));
+    this.devices.forEach(({ dialer }) => dialer?.poke(true));
     this.changed();
   }
 
@@ -515,7 +519,7 @@ export class Peer {
     }
     this.unaccepted = error;
     for (const each of this.devices) {
-      if (each !== device) each.dialer.stop(error);
+      if (each !== device) each.dialer?.stop(error);
       each.giveUp(error);
     }
   }

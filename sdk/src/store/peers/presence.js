@@ -5,7 +5,6 @@
  */
 import { PeerKeyChanged, PeerOffline, PeerUnknown, RequestFailed } from '../../errors.js';
 import { DEFAULT_DEVICE } from '../../protocol/addresses.js';
-import { registeredAnew } from './dialer.js';
 import { sameKey } from './pinning.js';
 
 /**
@@ -20,6 +19,26 @@ import { sameKey } from './pinning.js';
  * @property {Pick<SignalingClient, 'watch' | 'discover'>} client
  * @property {DirectoryPins} pins
  */
+
+/**
+ * Whether one of the devices that are online `now`, newest first, has registered since `before`. If not, devices have
+ * left and nothing else: what is there now is what was there, in the same order, without some.
+ *
+ * @param {readonly string[]} before
+ * @param {readonly string[]} now
+ */
+export function registeredAnew(before, now) {
+  const rest = before.values();
+  const stayed = now.every((device) => {
+    for (let next = rest.next(); !next.done; next = rest.next()) {
+      if (next.value === device) {
+        return true;
+      }
+    }
+    return false;
+  });
+  return !stayed || before.length === now.length;
+}
 
 export class PeerPresence {
   shown = false; // the application watches it

@@ -17,7 +17,7 @@
 import { RequestFailed } from '../../errors.js';
 import { RelaySessions } from '../../peer/relay.js';
 import { FRAME_OVERHEAD, SESSION_BYTES, Unopened } from '../../peer/sealing.js';
-import { randomBytes } from '../../peer/trust.js';
+import { randomBytes } from '../../identity/keys.js';
 import { fromBase64url, toBase64url } from '../../protocol/codec.js';
 import { LONGEST_PAUSE } from '../../protocol/codes.js';
 import { unrelayed } from './relay_listener.js';

@@ -6,10 +6,10 @@
  */
 import { PeerConnectionFailed } from '../../errors.js';
 import { checkedSealKey } from '../../identity/seal_keys.js';
-import { decode } from '../../protocol/channel.js';
 import { sameKey } from './pinning.js';
 
 /**
+ * @import { PeerSession } from '../../peer/session.js'
  * @import { Timers } from '../../client/timers.js'
  * @import { AldisError } from '../../errors.js'
  * @import { PublishedSealKey } from '../../identity/seal_keys.js'
@@ -65,6 +65,7 @@ export class RelayListener {
   #owner;
   #listener;
   #context;
+  #firstOf;
   /** @type {Checked | null} */
   #checked = null;
 
@@ -73,12 +74,14 @@ export class RelayListener {
    * @param {DeviceOwner} owner
    * @param {DeviceListener} listener
    * @param {ListenerContext} context
+   * @param {typeof PeerSession.firstOf} firstOf
    */
-  constructor(device, owner, listener, context) {
+  constructor(device, owner, listener, context, firstOf) {
     this.#device = device;
     this.#owner = owner;
     this.#listener = listener;
     this.#context = context;
+    this.#firstOf = firstOf;
   }
 
   get userId() {
@@ -103,7 +106,7 @@ export class RelayListener {
 
   /** Whether there is a reason to begin a session, and the other side has not taken leave. */
   get wanted() {
-    return this.#device.wanted && !this.#device.dialer.hushed;
+    return this.#device.wanted && !this.#device.dialer?.hushed;
   }
 
   /** Whether HELLOs are being exchanged on a direct connection. */
@@ -174,7 +177,7 @@ export class RelayListener {
    * @param {Bytes[]} frames The first ones of the session.
    */
   isLate(frames) {
-    const frame = firstOf(frames);
+    const frame = this.#firstOf(frames);
     const { paths, path, messages } = this.#device;
     return (
       frame?.type === 'hello' &&
@@ -191,7 +194,7 @@ export class RelayListener {
     this.#owner.connected();
     if (!this.#listener.opened(hello)) return;
     this.#listener.getsThrough();
-    if (this.#device.relayOnly) this.#device.dialer.stateChanged('connected', null);
+    if (this.#device.relayOnly) this.#device.dialer?.stateChanged('connected', null);
     this.#device.changed();
   }
 
@@ -214,10 +217,10 @@ export class RelayListener {
       device.hangUp('it has hung up');
       device.hasLeft = true;
       device.path.told = 'closed';
-      device.dialer.dismissed();
+      device.dialer?.dismissed();
     } else if (device.relayOnly) {
       device.path.told = 'failed';
-      device.dialer.stateChanged('failed', new PeerConnectionFailed(device.userId, reason));
+      device.dialer?.stateChanged('failed', new PeerConnectionFailed(device.userId, reason));
     }
     this.#owner.lost();
     device.changed();
@@ -241,15 +244,6 @@ export class RelayListener {
   /** The key of who answers is not the pinned one. @param {AldisError} error */
   untrusted(error) {
     this.#listener.refused(error);
-  }
-}
-
-/** The first of some frames; null where it breaks the protocol, which the session finds too. @param {Bytes[]} frames */
-function firstOf([frame]) {
-  try {
-    return frame ? decode(frame) : null;
-  } catch {
-    return null;
   }
 }
 

@@ -18,11 +18,10 @@ import { RequestFailed, TooManyPeers } from '../../errors.js';
 import { SealKeys } from '../../identity/seal_keys.js';
 import { RelayGuard } from '../../peer/relay_guard.js';
 import * as sealing from '../../peer/sealing.js';
-import { PROOF_PAUSE, refusalOf } from '../../peer/trust.js';
+import { PROOF_PAUSE, refusalOf, TOO_MANY } from '../../peer/refusal_reasons.js';
 import { DEFAULT_DEVICE, sortsBefore, split } from '../../protocol/addresses.js';
-import { LARGEST_SENT } from '../../protocol/channel.js';
+import { LARGEST_SENT } from '../../protocol/message_frames.js';
 import { toBase64url } from '../../protocol/codec.js';
-import { TOO_MANY } from './admission.js';
 import { RelayPath } from './relay.js';
 import { RelayListener } from './relay_listener.js';
 
@@ -102,12 +101,17 @@ export class RelayLogin {
    *
    * @param {PeerDevice} device
    * @param {DeviceOwner} owner
-   * @param {DeviceListener} listener
+   * @param {DeviceListener | null} listener
    * @param {RelayContext & ListenerContext} context
    */
   path(device, owner, listener, context) {
     const polite = sortsBefore(this.#client.userId, device.userId);
-    return new RelayPath(new RelayListener(device, owner, listener, context), polite, context, this.#Session);
+    return new RelayPath(
+      new RelayListener(device, owner, /** @type {DeviceListener} */ (listener), context, this.#Session.firstOf),
+      polite,
+      context,
+      this.#Session,
+    );
   }
 
   // --- what others want to know ------------------------------------------------------------------------------------
@@ -234,7 +238,7 @@ export class RelayLogin {
     if (!admitted) return;
     const wrong = await this.proved(userId, opened.publicKey);
     if (wrong) {
-      admitted.listener.refused(wrong);
+      admitted.listener?.refused(wrong);
       this.#admission.refuse(call, ...refusalOf(wrong));
     } else {
       admitted.paths.relay?.began(handshake.session, opened);

@@ -4,30 +4,27 @@
  * Rules:
  *
  * - One client, one life. An address is taken apart here, and nowhere behind it.
- * - Nobody is called, and no offer is answered, before it is known through which ICE servers.
+ * - What comes before it is loaded how to answer it is kept (`direct_login`).
  * - What connections are made of is loaded while the client connects and registers. Nothing goes without direct
  *   connections: a login fails with them. Without the relay it goes on, and loads it again until it is there.
  */
 import { timers } from '../../client/timers.js';
-import { ConnectionLost, OverLimits, StateError, TooManyPeers } from '../../errors.js';
-import { limitedCalls } from '../../peer/limited.js';
-import { Trust } from '../../peer/trust.js';
-import { DEFAULT_DEVICE, split } from '../../protocol/addresses.js';
+import { ConnectionLost, OverLimits, StateError } from '../../errors.js';
+import { split } from '../../protocol/addresses.js';
 import { OVER_LIMITS } from '../../protocol/codes.js';
-import { PARTS } from '../services.js';
+import { PARTS } from '../parts.js';
 import { CLOSED } from '../state.js';
-import { Admission, TOO_MANY } from './admission.js';
-import { IceServerCache } from './ice.js';
 
 /**
  * @import { SignalingClient } from '../../client/client.js'
- * @import { PeerEvent, RequestsDelayed, SignalingEvent, WatchEnded } from '../../client/events.js'
+ * @import { PeerEvent, SignalingEvent, WatchEnded } from '../../client/events.js'
  * @import { AldisError } from '../../errors.js'
- * @import * as Direct from '../../peer/direct.js'
  * @import { Identity } from '../../identity/keys.js'
  * @import { Limits } from '../../protocol/messages.js'
  * @import { OurHello } from '../../protocol/channel.js'
  * @import { Privacy } from '../../protocol/privacy.js'
+ * @import * as Direct from './direct.js'
+ * @import { DirectLogin } from './direct_login.js'
  * @import { Setup } from './manager.js'
  * @import { Peer } from './peer.js'
  * @import { Listening } from './path.js'
@@ -39,6 +36,8 @@ import { IceServerCache } from './ice.js';
 /**
  * @typedef {object} SignalingContext The peers that are told.
  * @property {Setup} setup
+ * @property {typeof Direct | null} direct What connects them; null until it is loaded.
+ * @property {() => Promise<typeof Direct>} load Load it.
  * @property {DirectoryPins} pins
  * @property {readonly Peer[]} peers
  * @property {(userId: string) => Peer | undefined} find
@@ -60,6 +59,9 @@ export const RELAY_PATIENCE = 2;
 const RELAY_PAUSE = 1;
 const RELAY_PAUSE_MOST = 60;
 
+// Messages that may wait until it is loaded how to answer them.
+const MAX_EARLY = 1024;
+
 export class PeerSignaling {
   /** Whether the server can be asked. @type {boolean} */
   started = false;
@@ -72,13 +74,11 @@ export class PeerSignaling {
   /** @type {Limits | null} of the last registration */
   #limits = null;
   #cancelPause = () => {};
-  /** @type {typeof Direct | null} null until it is loaded */
-  #direct = null;
   #context;
-  /** @type {Trust | undefined} */
-  #trust;
-  #ice;
-  #admission;
+  /** @type {DirectLogin | null} null until it is loaded */
+  #login = null;
+  /** @type {PeerEvent[]} what has come before that */
+  #early = [];
   #unsubscribe;
   #closed = false;
 
@@ -87,17 +87,15 @@ export class PeerSignaling {
    * @param {SignalingContext} context
    */
   constructor(client, context) {
-    const { iceServers, accept } = context.setup;
     this.client = client;
     this.#context = context;
-    this.#ice = new IceServerCache(client, iceServers, timers);
-    this.#admission = new Admission(client, accept, (userId, stranger) => context.peer(userId, stranger));
     this.#unsubscribe = client.subscribe((event) => this.#received(event));
   }
 
   /** The ICE servers, and whether the server relays sealed messages. */
   get ways() {
-    return { config: this.#ice.config, relay: !!this.relay?.available };
+    const { config } = this.#login ?? { config: { iceServers: this.#context.setup.iceServers ?? [] } };
+    return { config, relay: !!this.relay?.available };
   }
 
   get registered() {
@@ -111,22 +109,27 @@ export class PeerSignaling {
    */
   async start(identity) {
     const { client } = this;
-    this.#trust = new Trust(identity, client.userId, client.server, this.#context.pins);
     this.#context.publish();
-    const direct = PARTS.direct.load().then((module) => (this.#direct = module));
+    const direct = this.#context.load().then(({ DirectLogin }) => {
+      const login = (this.#login = new DirectLogin(client, identity, this.#context));
+      if (this.#closed) login.stop();
+      this.#early.splice(0).forEach((event) => login.received(event));
+      return login;
+    });
     direct.catch(() => {}); // it is waited for below
     // The seal key is published with the registration.
-    const loading = this.#context.setup.path === 'direct' ? null : this.#loadRelay(identity);
+    const loading = this.#context.setup.path === 'direct' ? null : this.#loadRelay(identity, direct);
     await client.connect();
     if (loading) await inTime(loading);
     const isLate = !this.relay;
     await client.register(identity);
     this.#context.named(client.userId);
-    const heldBack = await this.#ice.keep(direct);
+    const login = await direct;
+    const heldBack = await login.ready();
     if (this.#closed) throw new StateError(CLOSED);
     this.started = true;
     this.relay?.started();
-    heldBack.forEach((event) => this.#peerEvent(event));
+    heldBack.forEach((event) => login.received(event));
     this.#returned(false);
     if (isLate && this.relay) void this.#showRelay();
   }
@@ -135,25 +138,20 @@ export class PeerSignaling {
    * Load what the relay is made of. Returns when that was tried once; then it goes on until it is there.
    *
    * @param {Identity} identity
+   * @param {Promise<DirectLogin>} direct Direct connections are loaded: the relay shares some of them.
    */
-  async #loadRelay(identity, pause = RELAY_PAUSE) {
+  async #loadRelay(identity, direct, pause = RELAY_PAUSE) {
     try {
-      const [{ RelayLogin }, { PeerSession }] = await Promise.all([PARTS.relay.load(), PARTS.direct.load()]);
+      const [{ RelayLogin }, { trust, admission }] = await Promise.all([PARTS.relay.load(), direct]);
       if (this.#closed) return;
-      this.relay = new RelayLogin(
-        this.client,
-        identity,
-        /** @type {Trust} */ (this.#trust),
-        this.#admission,
-        this.#context,
-        PeerSession,
-      );
+      const { PeerSession } = /** @type {typeof Direct} */ (this.#context.direct);
+      this.relay = new RelayLogin(this.client, identity, trust, admission, this.#context, PeerSession);
       if (this.started) void this.#showRelay();
     } catch (error) {
       if (this.#closed) return;
       console.warn(error);
       const next = Math.min(2 * pause, RELAY_PAUSE_MOST);
-      this.#cancelPause = timers.callLater(pause, () => void this.#loadRelay(identity, next));
+      this.#cancelPause = timers.callLater(pause, () => void this.#loadRelay(identity, direct, next));
     }
   }
 
@@ -172,7 +170,7 @@ export class PeerSignaling {
     this.#closed = true;
     this.#cancelPause();
     if (this.relay) this.relay.stopped = true;
-    this.#ice.close();
+    this.#login?.stop();
   }
 
   /** Leave the server. */
@@ -180,30 +178,6 @@ export class PeerSignaling {
     this.stop();
     await this.client.close();
     this.#unsubscribe();
-  }
-
-  /**
-   * Make a connection.
-   *
-   * @param {Listening} device
-   * @param {() => OurHello} hello
-   */
-  connect({ userId, name, listener }, hello) {
-    const { PeerConnection } = /** @type {typeof Direct} */ (this.#direct); // nobody is called before it is there
-    return new PeerConnection({
-      ...this.#context.setup,
-      local: this.client.userId,
-      remote: userId,
-      device: name,
-      trust: /** @type {Trust} */ (this.#trust),
-      signaling: this.client,
-      listener,
-      hello,
-      config: () => {
-        const { config } = this.#ice;
-        return this.#context.pathMode(userId) === 'turn' ? { ...config, iceTransportPolicy: 'relay' } : config;
-      },
-    });
   }
 
   /** @param {SignalingEvent} event */
@@ -219,15 +193,14 @@ export class PeerSignaling {
       case 'answerReceived':
       case 'candidateReceived':
       case 'byeReceived':
-        if (!this.#ice.holdBack(event, (offer) => this.#admission.refuse(offer, 'still starting', 'rate-limited', 2))) {
-          this.#peerEvent(event);
-        }
+        if (this.#login) this.#login.received(event);
+        else if (this.#early.length < MAX_EARLY) this.#early.push(event);
         return;
       case 'relayReceived':
         if (!this.#closed && !this.#context.blocks(split(event.sender)[0])) this.relay?.received(event);
         return;
       case 'requestsDelayed':
-        this.#delayed(event);
+        this.#login?.delayed(event);
         break;
       case 'privacyChanged':
         this.#context.privacyChanged(event.privacy);
@@ -236,7 +209,7 @@ export class PeerSignaling {
         this.error = null;
         this.#limits = event.limits;
         this.relay?.registered(event.limits);
-        this.#ice.renew();
+        this.#login?.renew();
         this.#returned(event.resumed);
         this.#context.registeredAgain();
         break;
@@ -259,46 +232,19 @@ export class PeerSignaling {
     this.#context.publish();
   }
 
-  /** @param {RequestsDelayed} event */
-  #delayed({ request, to, retryIn, error }) {
-    if (request === 'relay') return; // how a sender learns the pace of the server; calls go on
-    const what = `${request}${to ? ` to ${to}` : ''}`;
-    console.warn(`the server limits ${what}: ${error.message}. It is sent again in ${retryIn.toFixed(1)} s`);
-    if (!to) return;
-    const [userId, device] = split(to);
-    this.#context.find(userId)?.delayed(device, limitedCalls(userId, error, retryIn));
+  /**
+   * Make a connection: nobody is called before the login is there.
+   *
+   * @param {Listening} device
+   * @param {() => OurHello} hello
+   */
+  connect(device, hello) {
+    return /** @type {DirectLogin} */ (this.#login).connect(device, hello);
   }
 
   /** @param {boolean} resumed */
   #returned(resumed) {
     this.#context.peers.forEach((peer) => peer.signalingReturned(resumed));
-  }
-
-  /** @param {PeerEvent} event */
-  #peerEvent(event) {
-    if (this.#closed) return;
-    // A bare user id as sender is the device `main`; as recipient it would be whichever device came last.
-    const [userId, device] = split(event.sender);
-    // A server that keeps who is blocked lets nothing through. No answer, as if we were offline.
-    if (this.#context.blocks(userId)) return;
-    const name = device ?? DEFAULT_DEVICE;
-    const sender = `${userId}/${name}`;
-    const there = this.#context.find(userId);
-    let peer = there?.known ? there : undefined; // else there is nothing that could be said to it
-    if (event.type === 'offerReceived' && this.#context.pathMode(userId) === 'relay') {
-      this.#admission.refuse(event, 'only the relay is used here', 'not-accepted');
-      return;
-    }
-    if (event.type === 'offerReceived') peer = this.#admission.admit(event, userId, peer);
-    try {
-      if (!peer?.receive({ ...event, sender }, name) && event.type === 'answerReceived') {
-        // Perhaps it answers an offer that was made before this page was loaded: its sender waits in vain.
-        this.#admission.refuse(event, 'this connection is over');
-      }
-    } catch (error) {
-      if (!(error instanceof TooManyPeers)) throw error;
-      this.#admission.refuse(event, ...TOO_MANY);
-    }
   }
 }
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryBackend } from '../../../src/store/journal/memory.js';
-import { openJournal } from '../../../src/store/services.js';
+import { openJournal } from '../../../src/store/parts.js';
 import { CONTRACT } from '../../support/journal_contract.js';
 
 for (const [name, run] of Object.entries(CONTRACT)) {

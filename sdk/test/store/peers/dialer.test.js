@@ -13,7 +13,8 @@ import {
   RequestFailed,
   StateError,
 } from '../../../src/errors.js';
-import { CROSSED, registeredAnew, SETTLED, TABLE } from '../../../src/store/peers/dialer.js';
+import { CROSSED, SETTLED, TABLE } from '../../../src/store/peers/dialer.js';
+import { registeredAnew } from '../../../src/store/peers/presence.js';
 import { DialTarget } from '../../support/dial_target.js';
 import { settle } from '../../support/fake_timers.js';
 

@@ -12,7 +12,8 @@ import {
   ProofInvalid,
   RequestFailed,
 } from '../../../src/errors.js';
-import { CROSSED, Dialer, registeredAnew, SETTLED } from '../../../src/store/peers/dialer.js';
+import { CROSSED, Dialer, SETTLED } from '../../../src/store/peers/dialer.js';
+import { registeredAnew } from '../../../src/store/peers/presence.js';
 import { FakeTimers, settle } from '../../support/fake_timers.js';
 import { vectors } from '../../support/vectors.js';
 

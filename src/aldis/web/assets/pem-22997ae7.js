@@ -1,2 +1,0 @@
-import a,{}from"./page-22997ae7.js";const{E:n,G:t,H:E}=a;async function e(a,n,e){let[,i=""]=/-----BEGIN PRIVATE KEY-----([^-]+)-----END PRIVATE KEY-----/.exec(n)??[],r=t(i.replace(/\s/g,"")),s=n=>a.importKey("pkcs8",r,"Ed25519",n,["sign"]),{x:c=""}=await a.exportKey("jwk",await s(!0));return{privateKey:await s(e),publicKey:E(c,32)}}async function i(a,t){return`-----BEGIN PRIVATE KEY-----\n${n(new Uint8Array(await a.exportKey("pkcs8",t)))}\n-----END PRIVATE KEY-----\n`}export{e as readPem,i as writePem};
-//# sourceMappingURL=pem-22997ae7.js.map
