@@ -16,7 +16,7 @@ WORKERS ?= 4
 ARGS ?=
 
 # Commands that the tests use, each with the package that has it.
-TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chromium firefox-esr=firefox-esr nginx=nginx-light objcopy=binutils turnserver=coturn nft=nftables \
+TEST_COMMANDS := ip=iproute2 unshare=util-linux node=nodejs npm=npm chromium=chromium firefox-esr=firefox-esr nginx=nginx-light objcopy=binutils turnserver=coturn strace=strace nft=nftables \
 	redis-server=redis-server redis-sentinel=redis-sentinel caddy=caddy haproxy=haproxy pebble=pebble cloud-init=cloud-init promtool=prometheus prometheus=prometheus systemd-analyze=systemd initdb=postgresql
 # In the browser SDK: its tools by their own lock, and no script of any of them is run.
 NPM := npm --prefix sdk --silent
