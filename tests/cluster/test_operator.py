@@ -231,6 +231,7 @@ def test_a_node_that_gets_a_new_id_while_it_asks_answers_under_the_former_one(op
     former, respond = asking.node, operator.cluster.responders[1]
 
     def move(subject: str, content: dict[str, Any]) -> dict[str, Any] | None:
+        asking._bus._former.append(former)
         asking._bus.node_id = "moved"
         return respond(subject, content)
 

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
@@ -106,6 +107,8 @@ class Bus:
 
     def __init__(self, servers: RedisServers, listener: BusListener, *, prefix: str = DEFAULT_REDIS_PREFIX) -> None:
         self.node_id = ""
+        # Its last ids, under which what it has sent to all may come back.
+        self._former: deque[str] = deque(maxlen=8)
         self.names = Names(prefix, servers.where.database)
         self.queued = 0
         """Messages without an answer from Redis."""
@@ -168,6 +171,7 @@ class Bus:
         The new id counts from the first moment. Announce devices under it only when this returns.
         """
         self._drop([self._inbox(self.node_id)])
+        self._former.append(self.node_id)
         self.node_id = new_id
         inbox = self._inbox(new_id)
         self._add(inbox, None)
@@ -236,7 +240,7 @@ class Bus:
             return
         if wanted.bucket is not None:
             self._listener.state(state)
-        elif channel != self._everyone or node_id != self.node_id:
+        elif channel != self._everyone or not (node_id == self.node_id or node_id in self._former):
             self._listener.message(node_id, message)
 
     def answered(self, sent: Sent, receivers: int | Exception) -> None:
