@@ -123,6 +123,8 @@ class Listener:
         self._resting: dict[socket.socket, asyncio.TimerHandle] = {}
         # Connections that the event loop does not read yet, mostly because of TLS; the oldest first.
         self._beginning: dict[asyncio.Task[Any], Place] = {}
+        # Connections that have not opened, and are not closed yet.
+        self._unopened = 0
         self._tls: dict[str, Any] = {}
         self._draining = False
 
@@ -191,6 +193,8 @@ class Listener:
         """End all connections that have not sent a whole request."""
         self.admission.end_pending()
         await asyncio.gather(*self._beginning, return_exceptions=True)
+        while self._unopened:  # noqa: ASYNC110 - some of them are closed in each turn of the loop
+            await asyncio.sleep(0)
 
     # --- from the port to a whole request ---------------------------------------------------------------------------
 
@@ -292,14 +296,19 @@ class Listener:
 
     def _begun(self, accepted: socket.socket, place: Place, address: str, task: asyncio.Task[Any]) -> None:
         self._beginning.pop(task, None)
-        if task.cancelled():
-            place.leave()
-            accepted.close()
-        elif (error := task.exception()) is not None:
-            place.leave()
-            accepted.close()
-            if isinstance(error, Exception):
-                self._tell_unopened(address, error)
+        if task.cancelled() or task.exception() is not None:
+            # Hundreds may end together, and to free what TLS keeps for each is most of the work.
+            self._unopened += 1
+            self._connections.in_turn(partial(self._not_opened, accepted, place, address, task))
+
+    def _not_opened(self, accepted: socket.socket, place: Place, address: str, task: asyncio.Task[Any]) -> None:
+        self._unopened -= 1
+        place.leave()
+        accepted.close()
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._tell_unopened(address, error)
+        if error is not None:
             # Its frames hold the future that holds the error, and the buffers of TLS (`server.garbage`).
             error.__traceback__ = None
 

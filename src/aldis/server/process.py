@@ -51,9 +51,6 @@ _PR_SET_PDEATHSIG: Final = 1
 _MOST_DESCRIPTORS: Final = 65_536
 # How long closing the directory and the ports may take, after the clients have gone.
 _CLOSING_SECONDS: Final = 5.0
-# How long a thread of the directory may keep the event loop from running: Python's own 5 ms is ten times as long as a
-# message takes (`sys.setswitchinterval`).
-SWITCH_SECONDS: Final = 0.0005
 
 log = get_logger("aldis.server")
 
@@ -130,7 +127,6 @@ class _Process:
     async def serve(self, started: Callable[[SignalingServer | Served], None] | None) -> int:
         """Serve until the process, its supervisor or an operator asks the server to stop."""
         loop = asyncio.get_running_loop()
-        sys.setswitchinterval(SWITCH_SECONDS)
         self._server = server = self._make(self._config)
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # Windows: KeyboardInterrupt ends the wait below
