@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,15 @@ def test_a_connection_that_ends_just_before_it_is_used_is_a_lost_one(
         runner.run(both(redis.url()))
 
 
+def with_sentinels(folder: Path, follow: Callable[[Sentinels], Coroutine[Any, Any, None]]) -> None:
+    """Run this with a master and a replica that has its data, on the event loop of the server."""
+    with Sentinels(folder) as sentinels:
+        while not sentinels.has_replica():
+            pass
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(asyncio.wait_for(follow(sentinels), PATIENCE))
+
+
 def test_a_master_that_was_replaced_and_answers_on_gets_no_more_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,11 +82,7 @@ def test_a_master_that_was_replaced_and_answers_on_gets_no_more_commands(
         finally:
             await servers.close()
 
-    with Sentinels(tmp_path) as sentinels:
-        while not sentinels.has_replica():
-            pass
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(asyncio.wait_for(follow(sentinels), PATIENCE))
+    with_sentinels(tmp_path, follow)
 
 
 def test_no_call_gets_a_connection_to_a_former_master_that_is_being_closed(
@@ -108,11 +113,7 @@ def test_no_call_gets_a_connection_to_a_former_master_that_is_being_closed(
         finally:
             await servers.close()
 
-    with Sentinels(tmp_path) as sentinels:
-        while not sentinels.has_replica():
-            pass
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(asyncio.wait_for(follow(sentinels), PATIENCE))
+    with_sentinels(tmp_path, follow)
 
 
 def test_a_master_of_a_cluster_that_has_died_is_not_asked_any_more_once_it_is_replaced(tmp_path: Path) -> None:
