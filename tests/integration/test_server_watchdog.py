@@ -18,15 +18,17 @@ from support.server_process import ServerProcess
 from support.systemd_manager import Manager
 from support.worker_processes import Workers
 
-# A regular expression that never ends, and holds the lock of the interpreter.
-HANGING = """
+# A regular expression that never ends, and holds the lock of the interpreter: at a signal, or when the server serves.
+HANG = """
 import re, signal
 
 def hang(*_):
     re.match(r"(a+)+$", "a" * 60 + "b")
-
-signal.signal(signal.SIGUSR1, hang)
 """
+HANGING = {
+    "at a signal": f"{HANG}\nsignal.signal(signal.SIGUSR1, hang)",
+    "at once": f"{HANG}\nfrom aldis.server.systemd import Notifier\nNotifier.ready = hang",
+}
 # It writes to a stderr that nobody reads, until that is full, and then hangs in it.
 SILENCED = """
 import os
@@ -44,19 +46,20 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture
-def hanging(tmp_path: Path) -> dict[str, str]:
-    """Variables with which a server hangs at SIGUSR1."""
-    folder = tmp_path / "hanging"
+def hanging(folder: Path, when: str) -> dict[str, str]:
+    """Variables with which a server hangs."""
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(HANGING)
+    (folder / "sitecustomize.py").write_text(HANGING[when])
     return {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
 
 
-async def test_a_server_that_hangs_ends_and_says_what_it_was_doing(tmp_path: Path, hanging: dict[str, str]) -> None:
-    server = ServerProcess(tmp_path, environ=hanging, own_program=True, watchdog_seconds=1)
+@pytest.mark.parametrize("when", HANGING)
+async def test_a_server_that_hangs_ends_and_says_what_it_was_doing(tmp_path: Path, when: str) -> None:
+    environ = hanging(tmp_path / "hanging", when)
+    server = ServerProcess(tmp_path, environ=environ, own_program=True, watchdog_seconds=1)
     async with server:
-        server.signal(signal.SIGUSR1)
+        if when == "at a signal":
+            server.signal(signal.SIGUSR1)
         assert await server.wait() == 1
         text = server.log_text()
         assert "Timeout (0:00:01)!" in text

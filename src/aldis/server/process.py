@@ -135,29 +135,34 @@ class _Process:
             loop.add_signal_handler(signal.SIGHUP, self._reload if self._link is None else _nothing)
         if self._link is not None:
             await self._link.listen(self._obey)
-        async with server:
-            self._notifier.ready(f"Serving at {server.url}")
-            self._report_serving()
-            living = [
-                asyncio.create_task(signs_of_life(*sign), name="aldis-watchdog")
-                for sign in ((self._watchdog.alive, self._watchdog.interval), self._sign_to_others())
-            ]
-            garbage = asyncio.create_task(_look_for_garbage(), name="aldis-garbage")
-            try:
-                if started is not None:
-                    started(server)
-                await server.asked_to_stop()
-                if self._link is not None and not (self._asked or self._told):
-                    self._link.report(WorkerReport(report="stopping"))
-                drain = server.config.drain_seconds
-                self._notifier.stopping(f"Draining {len(server.connections)} connections", drain + _CLOSING_SECONDS)
-                await server.stop()
-            finally:
-                for each in living:
-                    each.cancel()
-                self._watchdog.stop()
-                garbage.cancel()
+        # From before it says that it serves: a server that hangs at once has to end, too.
+        turning = signs_of_life(self._watchdog.alive, self._watchdog.interval)
+        own_watchdog = asyncio.create_task(turning, name="aldis-own-watchdog")
+        try:
+            async with server:
+                await self._serve(server, started)
+        finally:
+            own_watchdog.cancel()
+            self._watchdog.stop()
         return 0
+
+    async def _serve(self, server: SignalingServer, started: Callable[[SignalingServer | Served], None] | None) -> None:
+        self._notifier.ready(f"Serving at {server.url}")
+        self._report_serving()
+        watchdog = asyncio.create_task(signs_of_life(*self._sign_to_others()), name="aldis-watchdog")
+        garbage = asyncio.create_task(_look_for_garbage(), name="aldis-garbage")
+        try:
+            if started is not None:
+                started(server)
+            await server.asked_to_stop()
+            if self._link is not None and not (self._asked or self._told):
+                self._link.report(WorkerReport(report="stopping"))
+            drain = server.config.drain_seconds
+            self._notifier.stopping(f"Draining {len(server.connections)} connections", drain + _CLOSING_SECONDS)
+            await server.stop()
+        finally:
+            watchdog.cancel()
+            garbage.cancel()
 
     def _stop(self, number: signal.Signals) -> None:
         if self._asked:
