@@ -285,11 +285,33 @@ def _keep_logs(world: World, folder: Path, event: str) -> None:
         (folder / f"{event}-{name}.log").write_bytes(log)
 
 
-async def until_terminated(work: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
-    """Do it, and end all that runs at SIGTERM, too."""
-    task = asyncio.create_task(work)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await task
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that all commands of this kind have."""
+    parser.add_argument("--seed", type=int, default=1, help="the same one makes the same events (%(default)s)")
+    parser.add_argument(
+        "--hold", type=float, default=PATIENCE, help="seconds for which to look after each (%(default)s)"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE, help="seconds until presence has to be right (%(default)s)"
+    )
+    parser.add_argument("--json", type=Path, help="write what came of it into this file, too")
+    parser.add_argument("--logs", type=Path, help="keep the logs of the servers in this folder when something is wrong")
+
+
+def carry_out(work: Coroutine[Any, Any, list[Outcome]], file: Path | None) -> int:
+    """Do it, and write the outcomes into a file; the exit code of the command. SIGTERM ends all that runs, too."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for nginx and the servers, too
+
+    async def until_terminated() -> list[Outcome]:
+        task = asyncio.create_task(work)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await task
+
+    outcomes = asyncio.run(until_terminated())
+    if file is not None:
+        file.write_text(json.dumps([asdict(each) for each in outcomes], indent=1))
+    return 1 if any(each.faults for each in outcomes) else 0
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -301,22 +323,9 @@ def main(words: Sequence[str] | None = None) -> int:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--sentinel", action="store_true", help="have a master, a replica and a Sentinel")
     kind.add_argument("--cluster", action="store_true", help="have a Redis Cluster: three masters, a replica of each")
-    parser.add_argument("--seed", type=int, default=1, help="the same one makes the same events (%(default)s)")
-    parser.add_argument(
-        "--hold", type=float, default=PATIENCE, help="seconds for which to look after each (%(default)s)"
-    )
-    parser.add_argument(
-        "--patience", type=float, default=PATIENCE, help="seconds until presence has to be right (%(default)s)"
-    )
-    parser.add_argument("--json", type=Path, help="write what came of it into this file, too")
-    parser.add_argument("--logs", type=Path, help="keep the logs of the servers in this folder when something is wrong")
+    add_options(parser)
     options = parser.parse_args(words)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for nginx and the servers, too
-    outcomes = asyncio.run(until_terminated(run(options)))
-    if options.json is not None:
-        options.json.write_text(json.dumps([asdict(each) for each in outcomes], indent=1))
-    return 1 if any(each.faults for each in outcomes) else 0
+    return carry_out(run(options), options.json)
 
 
 if __name__ == "__main__":

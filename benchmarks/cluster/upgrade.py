@@ -17,9 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
-import json
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -27,14 +25,13 @@ import tarfile
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from aldis.client.client import SignalingClient
 from aldis.errors import AldisError
 from aldis.identity.keys import Identity
-from benchmarks.cluster.chaos import HEAD, PATIENCE, Outcome, enter, happen, tell, until_terminated
+from benchmarks.cluster.chaos import HEAD, PATIENCE, Outcome, add_options, carry_out, enter, happen, tell
 from benchmarks.cluster.events import Event, kill_master
 from benchmarks.cluster.world import Node, World
 
@@ -201,22 +198,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="do only so many")
     parser.add_argument("--clients", type=int, default=150, help="at least 20 (%(default)s)")
     parser.add_argument("--rate", type=float, default=150.0, help="messages a second of all clients (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="(%(default)s)")
-    parser.add_argument("--json", type=Path, help="write what came of it into this file, too")
-    parser.add_argument("--logs", type=Path, help="keep the logs of the servers in this folder when something is wrong")
-    parser.add_argument(
-        "--hold", type=float, default=PATIENCE, help="seconds for which to look after each (%(default)s)"
-    )
-    parser.add_argument(
-        "--patience", type=float, default=PATIENCE, help="seconds until presence has to be right (%(default)s)"
-    )
+    add_options(parser)
     options = parser.parse_args(words)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    outcomes = asyncio.run(until_terminated(run(options)))
-    if options.json is not None:
-        options.json.write_text(json.dumps([asdict(each) for each in outcomes], indent=1))
-    return 1 if any(each.faults for each in outcomes) else 0
+    return carry_out(run(options), options.json)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from aldis.hub.cluster import ClusterQuestion
 from aldis.hub.held_back import UNITS_AT_ONCE
 from aldis.hub.stages import Stage
-from aldis.hub.use import text_bytes
+from aldis.hub.use import text_bytes, texts_bytes
 from aldis.hub.watch_table import WatchTable
 from aldis.hub.watchers import MOST_AT_ONCE
-from aldis.hub.watches import ENTERED_AT_ONCE, SHARED_BYTES, WATCH_BYTES, WATCHED_BYTES, WATCHER_BYTES, texts_bytes
+from aldis.hub.watches import ENTERED_AT_ONCE, SHARED_BYTES, WATCH_BYTES, WATCHED_BYTES, WATCHER_BYTES
 from support.hub_cluster import HubCluster
 from support.hub_watches import watch_table
 from support.hub_world import Client, World, identity_of

@@ -26,10 +26,10 @@ from aldis.hub.presence import Presence
 from aldis.hub.privacy import UserPrivacy
 from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings
-from aldis.hub.use import text_bytes
+from aldis.hub.use import texts_bytes
 from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
-from aldis.protocol.addresses import are_user_ids, user_id_problem
+from aldis.protocol.addresses import user_ids_problem
 from aldis.protocol.codec import from_base64
 from aldis.protocol.codes import ErrorCode
 from aldis.protocol.privacy import DEFAULT_PRIVACY, MAX_PRIVACY_BYTES, Privacy, PrivacyChange
@@ -189,7 +189,7 @@ def size_of(privacy: Privacy) -> int:
     if privacy == DEFAULT_PRIVACY:
         return 0
     names = [*privacy.contacts, *privacy.blocked]
-    return USER_BYTES + ENTRY_BYTES * len(names) + sum(map(text_bytes, names))
+    return USER_BYTES + ENTRY_BYTES * len(names) + texts_bytes(names)
 
 
 def _change_of(message: m.PrivacyRequest, user_id: str, most_names: int) -> PrivacyChange | RequestRefused:
@@ -200,7 +200,7 @@ def _change_of(message: m.PrivacyRequest, user_id: str, most_names: int) -> Priv
         text = f"privacy: at most {m.MAX_WATCHED_PER_MESSAGE} names in one message"
         return RequestRefused(ErrorCode.INVALID_FIELD, text)
     for field, some in zip(fields, names, strict=True):
-        problem = None if are_user_ids(list(some)) else next(filter(None, map(user_id_problem, some)), None)
+        problem = user_ids_problem(some)
         if problem is None and user_id in some:
             problem = "it is your own name; your own devices are always admitted"
         if problem is not None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from aldis.hub.cluster import RemoteDevice, UserState
 from aldis.hub.privacy import UserPrivacy
-from aldis.hub.use import text_bytes
+from aldis.hub.use import texts_bytes
 from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
 
 # Users that are known beyond those that somebody here is or watches: 20 MB of those that are offline.
@@ -139,4 +139,4 @@ def _size(state: UserState) -> int:
 
 def _size_of_lists(privacy: Privacy) -> int:
     names = [*privacy.contacts, *privacy.blocked]
-    return NAME_BYTES * len(names) + sum(map(text_bytes, names))
+    return NAME_BYTES * len(names) + texts_bytes(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 # Bytes of a kept frame beside its content: a bytearray, and its place in a list.
@@ -11,6 +12,14 @@ FRAME_BYTES: Final = 80
 def text_bytes(text: str) -> int:
     """The most bytes that the content of a text takes."""
     return len(text) if text.isascii() else 4 * len(text)
+
+
+def texts_bytes(texts: Collection[str]) -> int:
+    """The most bytes that the content of some texts takes."""
+    joined = "".join(texts)
+    if joined.isascii():
+        return len(joined)
+    return sum([len(text) if text.isascii() else 4 * len(text) for text in texts])  # `text_bytes`, without a call
 
 
 class MemoryUse:

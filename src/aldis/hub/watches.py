@@ -20,9 +20,10 @@ from msgspec import UNSET, UnsetType
 from aldis.hub.outcomes import DONE, PENDING, RequestOutcome, RequestRefused
 from aldis.hub.sessions import Session, Watcher
 from aldis.hub.settings import HubSettings
+from aldis.hub.use import texts_bytes
 from aldis.hub.watch_table import WatchTable
 from aldis.protocol import messages as m
-from aldis.protocol.addresses import are_user_ids, user_id_problem
+from aldis.protocol.addresses import user_ids_problem
 from aldis.protocol.codes import ErrorCode
 
 # Names that are entered in one go, and names that are removed in one go: a tenth of a millisecond.
@@ -39,22 +40,13 @@ WATCHER_BYTES: Final = 400
 
 def read_names(user_ids: list[str]) -> list[str] | RequestRefused:
     """The names of a message, without duplicates, in order."""
-    problem: str | None = None
     if len(user_ids) > m.MAX_WATCHED_PER_MESSAGE:
-        problem = f"at most {m.MAX_WATCHED_PER_MESSAGE} names in one message"
-    elif not are_user_ids(user_ids):
-        problem = next(filter(None, map(user_id_problem, user_ids)), None)
+        problem: str | None = f"at most {m.MAX_WATCHED_PER_MESSAGE} names in one message"
+    else:
+        problem = user_ids_problem(user_ids)
     if problem is None:
         return list(dict.fromkeys(user_ids))
     return RequestRefused(ErrorCode.INVALID_FIELD, f"userIds: {problem}")
-
-
-def texts_bytes(texts: list[str]) -> int:
-    """The most bytes that the content of some texts takes."""
-    joined = "".join(texts)
-    if joined.isascii():
-        return len(joined)
-    return sum([len(text) if text.isascii() else 4 * len(text) for text in texts])  # `text_bytes`, without a call
 
 
 def _size(names: list[str], alone: list[str]) -> int:
