@@ -16,6 +16,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Final, Protocol, cast
 
@@ -88,6 +89,13 @@ class Openings:
         self._due.pop(place, None)
         self._long_bytes -= self._long.pop(place, 0)
 
+    def close(self, place: Place, accepted: socket.socket) -> None:
+        """End a connection that the event loop has no transport for yet."""
+        self.forget(place)
+        if accepted.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(accepted)
+            accepted.close()
+
     def tick(self, now: float) -> bool:
         """End some of the connections that take too long. Call this about once a second, and in the next turn of the
         loop when it returns True: there are more."""
@@ -114,7 +122,7 @@ class Silent:
         self._place = place
         self._address = address
         self._open = opened
-        place.end = self._end
+        place.end = partial(openings.close, place, accepted)
         asyncio.get_running_loop().add_reader(accepted, self._spoken)
 
     def _spoken(self) -> None:
@@ -131,16 +139,10 @@ class Silent:
             gone = True
         if gone:
             self._place.leave()
-            self._end()
+            self._openings.close(self._place, self._socket)
         else:
             self._place.spoke()
             self._open()
-
-    def _end(self) -> None:
-        self._openings.forget(self._place)
-        if self._socket.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._socket)
-            self._socket.close()
 
 
 class Answering(Protocol):

@@ -14,6 +14,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 from aldis.server import proxies
@@ -46,7 +47,7 @@ class ProxyHeader:
         self._failed = failed
         self._got = b""
         self._deadline = monotonic() + openings.limits.handshake_timeout
-        place.end = self._end
+        place.end = partial(openings.close, place, accepted)
 
     def read(self) -> None:
         """Read what has come. Call it in the turn of the address."""
@@ -60,7 +61,7 @@ class ProxyHeader:
             source = proxies.source(self._got[: proxies.HEAD], self._got[proxies.HEAD :])
         except (BadProxyHeader, OSError) as error:
             self._place.leave()
-            self._end()
+            self._openings.close(self._place, self._socket)
             self._failed(error)
         else:
             self._done(source)
@@ -99,9 +100,3 @@ class ProxyHeader:
         """Not for each byte (SO_RCVLOWAT, socket(7)); the event loop of others wakes for each."""
         if sys.platform == "linux":
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-
-    def _end(self) -> None:
-        self._openings.forget(self._place)
-        if self._socket.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._socket)
-            self._socket.close()
