@@ -44,6 +44,7 @@ from benchmarks.chaos.judge import (
     read_sent,
     stall,
 )
+from benchmarks.load.termination import until_terminated
 from benchmarks.recovery.lab import SERVER, Lab
 
 ROOT: Final = Path(__file__).parents[2]
@@ -461,14 +462,7 @@ def main() -> int:
     parser.add_argument("--browser", action="store_true", help="let alice be a page in Chromium")
     options = parser.parse_args()
     chosen = (options.seed, options.messages, options.rate, options.pause)
-
-    async def until_terminated() -> int:
-        task = asyncio.create_task(run(*chosen, browser=options.browser, faults_of=options.faults))
-        # What was mounted and started ends with it.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await task
-
-    return asyncio.run(until_terminated())
+    return asyncio.run(until_terminated(run(*chosen, browser=options.browser, faults_of=options.faults)))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import asyncio
 import json
 import random
 import resource
-import signal
 import sys
 import tempfile
 import time
@@ -39,6 +38,7 @@ from benchmarks.cluster.ledger import Arrived, Judgement, LostSession, Sent, jud
 from benchmarks.cluster.world import World
 from benchmarks.load.helpers import Helper, helper
 from benchmarks.load.process import choose_cores
+from benchmarks.load.termination import until_terminated
 
 PROCESSES: Final = 4
 PATIENCE: Final = 10.0
@@ -302,13 +302,7 @@ def carry_out(work: Coroutine[Any, Any, list[Outcome]], file: Path | None) -> in
     """Do it, and write the outcomes into a file; the exit code of the command. SIGTERM ends all that runs, too."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for nginx and the servers, too
-
-    async def until_terminated() -> list[Outcome]:
-        task = asyncio.create_task(work)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await task
-
-    outcomes = asyncio.run(until_terminated())
+    outcomes = asyncio.run(until_terminated(work))
     if file is not None:
         file.write_text(json.dumps([asdict(each) for each in outcomes], indent=1))
     return 1 if any(each.faults for each in outcomes) else 0
