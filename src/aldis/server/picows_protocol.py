@@ -30,7 +30,7 @@ from aldis.server.websocket import ClientConnection
 
 # Bytes of one read. Small frames are all handled before the next read can be put off, so this bounds how long. It holds
 # two offers for a data channel, which a busy client sends at once, and all of picows' buffer when that has grown once.
-MAX_READ: Final = 3584
+MAX_READ: Final = 4096
 # With TLS: bytes of the first read, and seconds after which a read was slow.
 LEAST_READ: Final = 256
 SLOW_READ: Final = 0.0002
@@ -103,8 +103,12 @@ class PicowsProtocol(WSProtocol):  # type: ignore[misc]  # it has no stub
     def get_buffer(self, size: int) -> memoryview:
         free: memoryview = _get_buffer(self, size)
         connections = self._connections
-        if connections.reading is self or connections.crowd > CROWD or len(free) > self._usual:
+        if connections.reading is self or connections.crowd > CROWD:
             return self._part_of(free)
+        if len(free) > self._usual:
+            if len(free) > self._room:
+                return self._part_of(free)
+            free = free[:MAX_READ]
         connections.reading = self
         return free
 

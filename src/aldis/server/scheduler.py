@@ -30,9 +30,9 @@ TURN: Final = 32
 SLICE: Final = 0.0003
 # Units of one turn of a connection with a backlog: a quarter of a millisecond, so that the slice is hardly overrun.
 QUANTUM: Final = 8
-# Seconds for the first read of a connection that is read again: 3.5 KB of tiny messages. It comes in the next turn,
+# Seconds for the first read of a connection that is read again: 4 KB of tiny messages. It comes in the next turn,
 # with those of all others that may go on.
-READING: Final = 0.00025
+READING: Final = 0.00028
 # Seconds for the answer to a costly message, which the loop brings later: mostly that of the directory.
 ANSWERING: Final = 0.0001
 
