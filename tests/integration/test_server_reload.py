@@ -314,7 +314,7 @@ async def test_new_limits_of_users_and_of_the_server_count_at_once(tmp_path: Pat
         "handshakes": 500,
         "ping_interval": 30,
         "handshake_timeout": 20,
-        "tls_handshakes": 500,
+        "tls_handshakes": 400,
         "partial_requests_bytes": 1_000_000,
         "registration_timeout": 20,
         "stun_per_address": 20,
