@@ -7,6 +7,7 @@ import os
 import signal
 import ssl
 import stat
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,24 @@ async def test_the_turn_server_ends_with_a_server_that_is_killed(tmp_path: Path)
             await ended.wait()
         asyncio.get_running_loop().remove_reader(descriptor)
         os.close(descriptor)
+
+
+async def test_the_next_start_removes_the_secrets_of_a_server_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    async with ServerProcess(tmp_path, environ={"TMPDIR": str(temporary)}, own_program=True, **settings()) as server:
+        (left,) = temporary.iterdir()
+        server.signal(signal.SIGKILL)
+        await server.wait()
+    assert (left / "turndb").exists()
+    async with SignalingServer(config(**settings())):
+        (folder,) = temporary.iterdir()
+        assert folder != left
+    assert not list(temporary.iterdir())
 
 
 async def test_the_secret_is_in_a_file_of_its_own_and_gone_after_the_end() -> None:

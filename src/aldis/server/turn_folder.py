@@ -1,14 +1,13 @@
 """What coturn reads: the settings of our TURN server, and a folder with its configuration, secrets and certificate.
 
 Only this user reads the folder. coturn reads its database of secrets for each request, and the certificate at the start
-and on SIGUSR2.
+and on SIGUSR2. A folder whose server was killed is removed when another one starts.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 from aldis.errors import ConfigError
 from aldis.server.config import ServerConfig
+from aldis.server.temporary_folder import TemporaryFolder, remove_abandoned
 from aldis.server.tls import certificate_files
 
 # Networks that are nobody's on the internet: RFC 6890, and the addresses of cloud metadata among them.
@@ -45,6 +45,8 @@ _SECRETS_TABLE: Final = (
 )
 # How long coturn's database may be held by coturn, which only reads it.
 _DATABASE_SECONDS: Final = 5.0
+_PREFIX: Final = "aldis-turn-"
+_PROCESS: Final = "turnserver.pid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,18 +82,19 @@ class TurnSettings:
 
 
 class TurnFolder:
-    """The folder of one TURN server, which is there until `remove`."""
+    """The folder of one TURN server, which is there until `remove`. Raises `OSError`."""
 
     def __init__(self) -> None:
-        self._made = tempfile.TemporaryDirectory(prefix="aldis-turn-")
-        self.path = Path(self._made.name)
+        remove_abandoned(_PREFIX, _has_a_process)
+        self._made = TemporaryFolder(_PREFIX)
+        self.path = self._made.path
         self.configuration = self.path / "turnserver.conf"
         self._database = self.path / "turndb"
         self._certificate, self._key = self.path / "certificate.pem", self.path / "key.pem"
 
     def remove(self) -> None:
         """Delete all of it."""
-        self._made.cleanup()
+        self._made.remove()
 
     def write(self, settings: TurnSettings, accepted: Sequence[str]) -> None:
         """Write all that a start needs. Raises `OSError`."""
@@ -143,7 +146,7 @@ class TurnFolder:
             "user-quota=32",
             f"total-quota={last - first + 1}",
             f"userdb={self._database}",
-            f"pidfile={self.path / 'turnserver.pid'}",
+            f"pidfile={self.path / _PROCESS}",
             "log-file=stdout",
             "simple-log",
         ]
@@ -191,6 +194,20 @@ def _write(path: Path, content: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
     new.replace(path)
+
+
+def _has_a_process(folder: Path) -> bool:
+    """Whether the coturn of a folder without a lock may be running. Its killed process has left its number.
+
+    Without a number the folder has just been made.
+    """
+    try:
+        os.kill(int((folder / _PROCESS).read_text()), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return True
 
 
 def _as_address(host: str) -> str | None:

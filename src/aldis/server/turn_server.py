@@ -100,7 +100,10 @@ class TurnServer:
         if executable is None:
             raise ConfigError("turn_server", "there is no `turnserver` on the PATH; install coturn")
         self._check_port()
-        self._folder = folder = TurnFolder()
+        try:
+            self._folder = folder = TurnFolder()
+        except OSError as error:
+            raise ConfigError("turn_server", f"there is no room for its files: {error}") from None
         words = [executable, "-c", str(folder.configuration)]
         guard = shutil.which("setpriv")  # of util-linux: the child gets a signal when its parent ends
         command = words if guard is None else [guard, "--pdeathsig", "TERM", *words]
