@@ -11,6 +11,7 @@ from benchmarks.attack import (  # noqa: F401
     ports,
     privacy,
     proxied,
+    records,
     sealed,
     sessions,
     tls,

@@ -139,6 +139,13 @@ class Tls:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out)
 
+    @property
+    def cipher(self) -> str:
+        """The name of the cipher suite, after the handshake."""
+        suite = self._tls.cipher()
+        assert suite is not None
+        return suite[0]
+
     def shake_hands(self, came: bytes) -> bool:
         """Go on with the handshake. Returns whether it is done; `to_send` is to be sent in any case."""
         self._in.write(came)

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.attack.records import APPLICATION_DATA, Sealed
+from benchmarks.attack.wire import Target, Wire
 
 from aldis.errors import ConfigError
 from aldis.protocol.frames import Opcode
-from aldis.server import picows_protocol
+from aldis.server import picows_protocol, tls_reading
 from aldis.server.app import SignalingServer
 from aldis.server.opening import UNREAD
 from aldis.server.redirect import MAX_HEAD, MAX_OPEN
@@ -43,6 +45,39 @@ async def server(tmp_path: Path, files: Certificates) -> AsyncIterator[ServerPro
     settings: dict[str, Any] = {"tls_cert": str(files.cert), "tls_key": str(files.key), "redirect_port": free_port()}
     async with ServerProcess(tmp_path, **settings) as server:
         yield server
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_asyncio", [False, True])
+async def test_a_client_may_ask_for_new_keys_and_a_flood_of_that_is_answered_bit_by_bit(
+    server: ServerProcess, files: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_asyncio: bool
+) -> None:
+    async with AsyncExitStack() as stack:
+        port, reads = server.port, 0
+        if on_asyncio:
+            given = config(tls_cert=str(files.cert), tls_key=str(files.key))
+            port = (await stack.enter_async_context(SignalingServer(given))).port
+            slow = tls_reading.TlsReading._slow
+
+            def count(reading: tls_reading.TlsReading, size: int) -> None:
+                nonlocal reads
+                reads += 1
+                slow(reading, size)
+
+            monkeypatch.setattr(tls_reading.TlsReading, "_slow", count)
+            monkeypatch.setattr(tls_reading, "SLOW_READ", 0.0)
+        wire = await Wire.dial(Target(port, tls=True))
+        stack.callback(wire.abort)
+        sealed = await Sealed.after_handshake(wire, tmp_path)
+        await wire.send_raw(b"".join(sealed.key_update() for _ in range(1500)))
+        request = f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+        await wire.send_raw(sealed.record(request[:20], APPLICATION_DATA))
+        await wire.send_raw(sealed.key_update() + sealed.record(request[20:], APPLICATION_DATA))
+        async with asyncio.timeout(PATIENCE):
+            assert (await wire.head()).startswith(b"HTTP/1.1 200 ")
+        assert not on_asyncio or reads > 27 * 1500 // tls_reading.LEAST_READ
 
 
 # --- handshakes -------------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ from aldis.server.proxies import BadProxyHeader, TrustedProxies
 from aldis.server.proxy_header import ProxyHeader
 from aldis.server.routes import MISDIRECTED, Routes, UpgradeRequest
 from aldis.server.sockets import address_error, has_left, is_silent, listening_sockets
+from aldis.server.tls_reading import open_with_tls
 from aldis.server.tuning import Tuning
 from aldis.server.websocket import ClientConnection
 
@@ -136,9 +137,9 @@ class Listener:
         """
         if context is not None:
             self._tls = {
-                "ssl": context,
-                "ssl_handshake_timeout": self._openings.limits.handshake_timeout,
-                "ssl_shutdown_timeout": self._tuning.tls_shutdown_timeout,
+                "context": context,
+                "handshake_timeout": self._openings.limits.handshake_timeout,
+                "shutdown_timeout": self._tuning.tls_shutdown_timeout,
             }
         try:
             self._listening = list(given) or await listening_sockets(host, port)
@@ -161,7 +162,7 @@ class Listener:
         """Use these limits for the connections to come."""
         self._openings.limits = limits
         if self._tls:
-            self._tls["ssl_handshake_timeout"] = limits.handshake_timeout
+            self._tls["handshake_timeout"] = limits.handshake_timeout
 
     def stop_accepting(self, *, draining: bool = True) -> None:
         """Close the port; connections stay. `draining`: requests that are not whole yet are refused.
@@ -272,16 +273,20 @@ class Listener:
 
     async def _open(self, accepted: socket.socket, place: Place, peer: str) -> None:
         """Have the event loop read a connection, after its TLS handshake if it has one."""
-        loop = asyncio.get_running_loop()
         if self._tls and self._challenges is not None and self._challenges.looks_at_hellos:
             async with asyncio.timeout(self._openings.limits.handshake_timeout):
                 context = await challenge_context(accepted, self._challenges)
             if context is not None:
-                tls = {**self._tls, "ssl": context}
-                await loop.connect_accepted_socket(partial(Challenged, place), accepted, **tls)
+                await open_with_tls(Challenged(place), accepted, self._connections, **{**self._tls, "context": context})
                 return
-        opening = partial(Opening, self._openings, self, place, peer)
-        await loop.connect_accepted_socket(opening, accepted, **self._tls)
+        if self._tls:
+            await open_with_tls(self._opening(place, peer), accepted, self._connections, **self._tls)
+        else:
+            opening = partial(self._opening, place, peer)
+            await asyncio.get_running_loop().connect_accepted_socket(opening, accepted)
+
+    def _opening(self, place: Place, peer: str) -> Opening:
+        return Opening(self._openings, self, place, peer)
 
     def _identify(self, place: Place, address: str) -> None:
         """A proxy has said where a client comes from."""
