@@ -135,3 +135,52 @@ def test_the_count_is_exact_and_the_surplus_comes_from_a_large_user(steps: list[
             del kept[chosen]
         assert detached.bytes == sum(kept.values())
         assert detached.all() == [sessions[other] for other in kept]
+
+
+def test_of_too_many_lost_clients_one_of_the_network_with_most_is_given_up() -> None:
+    world = World()
+    sessions = [world.client(f"user{number}").session for number in range(9)]
+    detached = DetachedSessions(HubSettings(max_detached=5))
+    traveller, crowd, others = sessions[0], sessions[1:5], sessions[5:]
+    detached.add(traveller, "198.51.100.1")
+    for number, session in enumerate(crowd):
+        detached.add(session, f"2001:db8::{number}")  # one customer of a provider
+    assert detached.surplus() is None
+    for session, given_up in zip(others, crowd, strict=True):
+        detached.add(session, "203.0.113.7")
+        surplus = detached.surplus()
+        assert surplus is not None
+        assert surplus in crowd or surplus in others
+        if session is others[0]:
+            assert surplus is given_up
+        detached.discard(surplus)
+    assert traveller in detached
+    for session in sessions:
+        detached.discard(session)
+    assert len(detached) == 0
+    detached.add(traveller)
+    assert detached.surplus() is None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 7)), max_size=60))
+def test_the_network_with_most_lost_clients_is_known_after_all_that_comes_and_goes(
+    steps: list[tuple[bool, int]],
+) -> None:
+    world = World()
+    sessions = [world.client(f"user{number}").session for number in range(8)]
+    detached = DetachedSessions(HubSettings(max_detached=1))
+    kept: list[int] = []
+    for comes, number in steps:
+        if comes and number not in kept:
+            detached.add(sessions[number], f"203.0.113.{number % 3}")
+            kept.append(number)
+        elif not comes and number in kept:
+            detached.discard(sessions[number])
+            kept.remove(number)
+        sizes = [sum(other % 3 == network for other in kept) for network in range(3)]
+        surplus = detached.surplus()
+        assert (surplus is None) == (len(kept) < 2)
+        if surplus is not None:
+            chosen = sessions.index(surplus)
+            assert sizes[chosen % 3] == max(sizes)
+            assert chosen == next(other for other in kept if other % 3 == chosen % 3)

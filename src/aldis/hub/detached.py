@@ -1,17 +1,20 @@
 """The sessions that have lost their connection, and the memory that is kept for them.
 
-The bytes of each session, of each user and of all sessions are counted as they change, in constant time. When they
-exceed a limit, `surplus` names a session that has to end. `hub.lifecycle` ends it.
+The bytes of each session, of each user and of all sessions are counted as they change, in constant time, and so are the
+sessions of each network. When they exceed a limit, `surplus` names a session that has to end. `hub.lifecycle` ends it.
+When there are too many sessions, it is one of the network that has most of them: who loses thousands of connections on
+purpose does not end the sessions of others.
 
 A session costs its own objects, its frames, and for each message that waits what is needed to tell the sender about it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from sys import getsizeof
 from typing import Final
 
+from aldis.hub.networks import network_of
 from aldis.hub.sessions import Receipt, Session
 from aldis.hub.settings import HubSettings
 from aldis.hub.use import FRAME_BYTES
@@ -42,6 +45,44 @@ class _User:
         self.sessions: OrderedDict[Session, int] = OrderedDict()
 
 
+class _Networks:
+    """The detached sessions of each network, in the order of their loss. None: of those whose network is not known."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[bytes | None, OrderedDict[Session, None]] = {}
+        # The networks that have so many sessions, and the largest number.
+        self._by_number: defaultdict[int, OrderedDict[bytes | None, None]] = defaultdict(OrderedDict)
+        self._most = 0
+
+    def add(self, network: bytes | None, session: Session) -> None:
+        """A session more. All of this takes constant time."""
+        sessions = self._sessions.setdefault(network, OrderedDict())
+        sessions[session] = None
+        self._moved(network, len(sessions) - 1, len(sessions))
+
+    def discard(self, network: bytes | None, session: Session) -> None:
+        """A session less."""
+        sessions = self._sessions[network]
+        del sessions[session]
+        if not sessions:
+            del self._sessions[network]
+        self._moved(network, len(sessions) + 1, len(sessions))
+
+    def oldest_of_largest(self) -> Session:
+        """The oldest session of the network that has most."""
+        return next(iter(self._sessions[next(iter(self._by_number[self._most]))]))
+
+    def _moved(self, network: bytes | None, before: int, after: int) -> None:
+        if before:
+            del self._by_number[before][network]
+        if after:
+            self._by_number[after][network] = None
+        if after > self._most or (before == self._most and not self._by_number[before]):
+            self._most = after
+        if before and not self._by_number[before]:
+            del self._by_number[before]
+
+
 class DetachedSessions:
     """All detached sessions of one hub."""
 
@@ -49,8 +90,9 @@ class DetachedSessions:
         self._settings = settings
         self.bytes = 0
         """What all of them cost."""
-        # In the order of their loss. A session that ends loses its user id, so that is kept here.
-        self._sessions: OrderedDict[Session, str] = OrderedDict()
+        # In the order of their loss. A session that ends loses its user id, so that is kept here, and its network.
+        self._sessions: OrderedDict[Session, tuple[str, bytes | None]] = OrderedDict()
+        self._networks = _Networks()
         self._users: dict[str, _User] = {}
         # The users whose bytes have so many binary digits: the largest user is found without comparing all of them.
         # A user in the highest class has more than half of the bytes of the largest one.
@@ -66,9 +108,11 @@ class DetachedSessions:
         """The sessions, in the order of their loss."""
         return list(self._sessions)
 
-    def add(self, session: Session) -> None:
-        """A session has lost its connection."""
-        self._sessions[session] = session.user_id
+    def add(self, session: Session, address: str = "") -> None:
+        """A session has lost its connection, which came from this IP address; empty when that is not known."""
+        network = network_of(address, loopback=False)
+        self._sessions[session] = session.user_id, network
+        self._networks.add(network, session)
         user = self._users.setdefault(session.user_id, _User())
         replay = session.replay
         size = SESSION_BYTES if replay is None else SESSION_BYTES + replay.size + FRAME_BYTES * replay.waiting
@@ -77,18 +121,19 @@ class DetachedSessions:
 
     def grow(self, session: Session, size: int) -> None:
         """So many bytes more are kept for a session."""
-        self._grow(self._users[self._sessions[session]], session, size)
+        self._grow(self._users[self._sessions[session][0]], session, size)
 
     def has_room(self, session: Session, size: int) -> bool:
         """Whether so many bytes more may be kept for a session without ending any."""
-        settings, user = self._settings, self._users[self._sessions[session]]
+        settings, user = self._settings, self._users[self._sessions[session][0]]
         return user.bytes + size <= settings.detached_user_bytes and self.bytes + size <= settings.detached_bytes
 
     def discard(self, session: Session) -> None:
         """A session has ended, or goes on with another connection."""
-        user_id = self._sessions.pop(session, None)
+        user_id, network = self._sessions.pop(session, (None, None))
         if user_id is None:
             return
+        self._networks.discard(network, session)
         user = self._users[user_id]
         self._grow(user, session, -user.sessions[session])
         del user.sessions[session]
@@ -103,8 +148,8 @@ class DetachedSessions:
         """
         settings = self._settings
         if len(self._sessions) > settings.max_detached:
-            return next(iter(self._sessions))
-        user_id = None if changed is None else self._sessions.get(changed)
+            return self._networks.oldest_of_largest()
+        user_id = None if changed is None else self._sessions.get(changed, (None, None))[0]
         if user_id is not None and (user := self._users[user_id]).bytes > settings.detached_user_bytes:
             return next(iter(user.sessions))
         if self.bytes > settings.detached_bytes:

@@ -101,10 +101,11 @@ class Lifecycle:
         self._attached.discard(session)
         if session.connection is None:
             return
+        address = session.connection.address
         session.connection = None
         self._use.connections -= 1
         if self._resumable(session) and not clean:
-            self._detach(session, now)
+            self._detach(session, now, address)
         else:
             self.end(session, CloseCode.NORMAL, "")
 
@@ -241,15 +242,15 @@ class Lifecycle:
     def _resumable(self, session: Session) -> bool:
         return session.stage is Stage.REGISTERED and session.replay is not None and self._settings.resume_window > 0
 
-    def _detach(self, session: Session, now: float) -> None:
-        """Detach a session whose connection is lost; it keeps its name for the resume window."""
+    def _detach(self, session: Session, now: float, address: str = "") -> None:
+        """Detach a session whose connection, from this IP address, is lost; it keeps its name for the resume window."""
         advance(session, StageEvent.DETACHED)
         self._watchers.forget_requests(session)
         session.shares = None
         self._lookups.drop_backlog(session)
         if session.replay is not None:
             session.replay.count_in(None)  # the detached sessions count it
-        self.detached.add(session)
+        self.detached.add(session, address)
         self._hold_limits(session)
         if session.stage is not Stage.CLOSED:
             session.heard = now
@@ -451,7 +452,8 @@ class Lifecycle:
     def _give_up(self, session: Session, now: float, code: CloseCode, reason: str) -> None:
         """Close a connection whose client may still resume: it is dead, or its token has expired."""
         if self._resumable(session):
+            address = "" if session.connection is None else session.connection.address
             self._outgoing.close(session, code, reason)
-            self._detach(session, now)
+            self._detach(session, now, address)
         else:
             self.end(session, code, reason)
