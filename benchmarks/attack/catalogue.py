@@ -8,6 +8,7 @@ from benchmarks.attack import (  # noqa: F401
     doors,
     floods,
     impostors,
+    phases,
     ports,
     privacy,
     proxied,
