@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -46,9 +47,12 @@ class BanFile:
     def add(self, saved: Iterable[Ban]) -> int:
         """Add the bans of a backup to those that are there, which stay as they are; return how many there are then.
 
-        So a restore lets nobody in who was banned since. A file that cannot be used raises `ConfigError`.
+        So a restore lets nobody in who was banned since. Those that have ended are left out. A file that cannot be used
+        raises `ConfigError`.
         """
-        bans = {(ban.kind, ban.value): ban for ban in [*saved, *self.load()]}
+        now = time.time()
+        holding = [ban for ban in [*saved, *self.load()] if ban.until is None or ban.until > now]
+        bans = {(ban.kind, ban.value): ban for ban in holding}
         if len(bans) > MAX_BANS:
             raise ConfigError("data", f"{self._path} and the backup have more than {MAX_BANS} bans together")
         self.save(bans.values())
