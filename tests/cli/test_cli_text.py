@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aldis.cli.text import MAX_SHOWN, as_json, as_text, safe_block, safe_line
+from aldis.cli.text import MAX_SHOWN, as_json, as_text, safe_block, safe_line, shown_name, typed_name
 
 ACTING = [chr(code) for code in (*range(9), *range(10, 32), *range(0x7F, 0xA0))]
 BIDI = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]
@@ -68,3 +68,32 @@ def test_the_json_form_gives_every_text_exactly_and_in_ascii(text: str) -> None:
 def test_the_json_form_tells_the_kinds_of_content_apart() -> None:
     assert json.loads(as_json("bob", b"\x00\xff")) == {"from": "bob", "base64": "AP8="}
     assert json.loads(as_json("bob", {"text": "x"})) == {"from": "bob", "json": {"text": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("bob", "bob"),
+        ("rød-grød", "rød-grød"),
+        ("日本語", "日本語"),
+        ("bo\u200bb", "bo\\u200bb"),
+        ("\u202eevil", "\\u202eevil"),
+        ("b\xadob", "b\\xadob"),
+        ("bob\U000e0041", "bob\\U000e0041"),
+        ("\U0001f469\u200d\U0001f467", "\U0001f469\\u200d\U0001f467"),
+        ("C:\\u200b", "C:\\\\u200b"),
+    ],
+)
+def test_an_operator_sees_and_can_type_what_is_not_seen_in_a_name(name: str, shown: str) -> None:
+    assert shown_name(name) == shown == safe_line(shown)
+    assert typed_name(shown) == name
+
+
+@given(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"])))
+def test_each_name_can_be_typed_as_it_is_shown(name: str) -> None:
+    assert typed_name(shown_name(name)) == name
+
+
+@pytest.mark.parametrize("text", ["a\\b", "a\\", "\\u12", "\\x1", "\\Uffffffff", "\\u200"])
+def test_what_is_no_escape_is_a_name_as_it_is(text: str) -> None:
+    assert typed_name(text) == text

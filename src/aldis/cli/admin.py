@@ -13,7 +13,7 @@ from aldis.cli.admin_client import AdminArguments, AdminClient, AdminRefused, ad
 from aldis.cli.exits import ExitCode, complain
 from aldis.cli.options import UNITS, check_names, names_action, time_span, user_name, utf8
 from aldis.cli.parser import Parser, run_command
-from aldis.cli.text import safe_line
+from aldis.cli.text import safe_line, shown_name, typed_name
 
 _HELP: Final = """\
 Usage: aldis admin COMMAND [options]
@@ -160,14 +160,14 @@ def _users(words: Sequence[str]) -> int:
         if "silentNodes" in page:
             silent = {"silentNodes": sorted({*silent.get("silentNodes", ()), *page["silentNodes"]})}
         after = page["next"]
-    lines = [f"{user['user']}{_devices(user)}" for user in users]
+    lines = [f"{shown_name(user['user'])}{_devices(user)}" for user in users]
     nobody = "nobody is online" + (f" whose name begins with {arguments.prefix}" if arguments.prefix else "")
     return _show(arguments, {"users": users, **silent}, [*(lines or [nobody]), *_silent(silent)])
 
 
 def _user(words: Sequence[str]) -> int:
     parser = _parser("user", "NAME", "Show the key of one user's name, and its sessions, the newest first.")
-    parser.argument("name", "The user.", convert=user_name)
+    parser.argument("name", "The user.", convert=_user_name)
     arguments, client = _parsed(parser, words)
     found = client.ask("GET", f"/users/{quote(arguments.name, safe='')}")
     lines = []
@@ -185,7 +185,7 @@ def _user(words: Sequence[str]) -> int:
             f"silent for {duration(session['silent'])}, watches {session['watches']}, "
             f"{session['unconfirmed']} messages unconfirmed ({session['unconfirmedBytes']} bytes){where}{with_key}"
         )
-    lines = lines or [f"{arguments.name} is not online"]
+    lines = lines or [f"{shown_name(arguments.name)} is not online"]
     if "binding" in found:  # the directory has answered
         shown = binding or {"key": "none: whoever registers the name next has it", "fingerprint": "none"}
         lines = [f"{name:<13}{shown[name]}" for name in ("key", "fingerprint")] + lines
@@ -199,7 +199,7 @@ def _bans(words: Sequence[str]) -> int:
     for ban in found["bans"]:
         left = None if ban["until"] is None else ban["until"] - time.time()
         ends = "for ever" if left is None else f"for {duration(max(0, left))} more"
-        lines.append(f"{ban['kind']:<8} {ban['value']}  {ends}" + (f"  {ban['reason']}" if ban["reason"] else ""))
+        lines.append(f"{ban['kind']:<8} {_shown_value(ban)}  {ends}" + (f"  {ban['reason']}" if ban["reason"] else ""))
     return _show(arguments, found, lines or ["there are no bans"])
 
 
@@ -310,10 +310,10 @@ def _one_of(word: str) -> Callable[[str], str]:
 def _disconnect(words: Sequence[str]) -> int:
     text = "Close all connections of a user. Its programs may come back; `ban` keeps them out."
     parser = _parser("disconnect", "NAME", text)
-    parser.argument("name", "The user.", convert=user_name)
+    parser.argument("name", "The user.", convert=_user_name)
     arguments, client = _parsed(parser, words)
     found = client.ask("POST", f"/users/{quote(arguments.name, safe='')}/disconnect")
-    ended = f"{arguments.name}: {_counted(found['sessions'], 'session')} ended"
+    ended = f"{shown_name(arguments.name)}: {_counted(found['sessions'], 'session')} ended"
     return _show(arguments, found, [ended, *_silent(found)])
 
 
@@ -323,11 +323,11 @@ def _release(words: Sequence[str]) -> int:
         "and whoever registers the name next has it."
     )
     parser = _parser("release", "NAME", text)
-    parser.argument("name", "The name.", convert=user_name)
+    parser.argument("name", "The name.", convert=_user_name)
     arguments, client = _parsed(parser, words)
     found = client.ask("POST", f"/users/{quote(arguments.name, safe='')}/release")
     said = "is free now" if found["released"] else "is free already: no key is bound to that name"
-    return _show(arguments, found, [f"{arguments.name} {said}", *_silent(found)])
+    return _show(arguments, found, [f"{shown_name(arguments.name)} {said}", *_silent(found)])
 
 
 def _names(words: Sequence[str]) -> int:
@@ -337,7 +337,7 @@ def _names(words: Sequence[str]) -> int:
     )
     parser = _parser("names", "(list | add NAME | remove NAME)", text)
     parser.argument("action", "list, add or remove.", convert=names_action)
-    parser.argument("name", "The name.", convert=user_name, optional=True)
+    parser.argument("name", "The name.", convert=_user_name, optional=True)
     arguments, client = _parsed(parser, words)
     check_names(parser, arguments.action, arguments.name)
     if arguments.action == "list":
@@ -348,10 +348,10 @@ def _names(words: Sequence[str]) -> int:
         said = "may register now" if found["added"] else "was on the list already"
         policy = client.ask("GET", "/statistics")["accounts"]["namePolicy"]
         unused = [f"the list counts with name_policy = closed only; here it is {policy}"] if policy != "closed" else []
-        return _show(arguments, found, [f"{arguments.name} {said}", *unused])
+        return _show(arguments, found, [f"{shown_name(arguments.name)} {said}", *unused])
     found = client.ask("DELETE", path)
     said = "may not register any more" if found["removed"] else "was not on the list"
-    said = f"{arguments.name} {said}; {_counted(found['sessions'], 'session')} ended"
+    said = f"{shown_name(arguments.name)} {said}; {_counted(found['sessions'], 'session')} ended"
     return _show(arguments, found, [said, *_silent(found)])
 
 
@@ -362,7 +362,7 @@ def _show_names(arguments: Arguments, client: AdminClient) -> int:
         page = client.ask("GET", "/names", query={"after": after, "limit": str(_MOST_LISTED)})
         names += page["names"]
         after = page["next"]
-    return _show(arguments, {"names": names}, names or ["the list is empty"])
+    return _show(arguments, {"names": names}, [*map(shown_name, names)] or ["the list is empty"])
 
 
 def _ban(words: Sequence[str]) -> int:
@@ -377,13 +377,13 @@ def _ban(words: Sequence[str]) -> int:
         "--for", dest="seconds", metavar="TIME", type=time_span, help="How long, such as 90s, 15m, 2h or 7d [for ever]."
     )
     arguments, client = _parsed(parser, words)
-    body = {"kind": arguments.kind, "value": arguments.value, "reason": arguments.reason}
+    body = {"kind": arguments.kind, "value": _typed_value(arguments), "reason": arguments.reason}
     if arguments.seconds is not None:
         body["seconds"] = arguments.seconds  # type: ignore[assignment]  # a number of JSON
     found = client.ask("POST", "/bans", body=body)
     how_long = "for ever" if arguments.seconds is None else f"for {duration(arguments.seconds)}"
     ended = _counted(found["sessions"], "session")
-    said = f"{found['kind']} {found['value']} is banned {how_long}; {ended} ended"
+    said = f"{found['kind']} {_shown_value(found)} is banned {how_long}; {ended} ended"
     warning = [f"! {found['warning']}"] if "warning" in found else []
     return _show(arguments, found, [said, *warning, *_silent(found)])
 
@@ -392,9 +392,10 @@ def _unban(words: Sequence[str]) -> int:
     parser = _parser("unban", "(user | key | network) VALUE", "End a ban.")
     _add_ban(parser)
     arguments, client = _parsed(parser, words)
-    found = client.ask("DELETE", "/bans", query={"kind": arguments.kind, "value": arguments.value})
+    ban = {"kind": arguments.kind, "value": _typed_value(arguments)}
+    found = client.ask("DELETE", "/bans", query=ban)
     said = "is banned no more" if found["removed"] else "was not banned"
-    return _show(arguments, found, [f"{arguments.kind} {arguments.value} {said}", *_silent(found)])
+    return _show(arguments, found, [f"{arguments.kind} {_shown_value(ban)} {said}", *_silent(found)])
 
 
 def _log_level(words: Sequence[str]) -> int:
@@ -418,6 +419,19 @@ def _add_ban(parser: Parser) -> None:
     parser.argument(
         "value", "A name, a public key (see `aldis admin user`), or a network such as 203.0.113.0/24.", convert=utf8
     )
+
+
+def _user_name(text: str) -> str:
+    return user_name(typed_name(text))
+
+
+def _typed_value(arguments: Arguments) -> str:
+    return typed_name(arguments.value) if arguments.kind == "user" else arguments.value
+
+
+def _shown_value(ban: dict[str, Any]) -> str:
+    value: str = ban["value"]
+    return shown_name(value) if ban["kind"] == "user" else value
 
 
 def _counted(count: int, what: str) -> str:

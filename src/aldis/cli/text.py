@@ -20,6 +20,12 @@ Content: TypeAlias = object  # str, bytes, or a JSON value
 # overrides and isolates of bidirectional text, which can show a line in another order than it has (CVE-2021-42574).
 # Lone surrogates, which no encoding can write.
 _ACTING = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Other characters that are not seen: two names may look alike because of them.
+_UNSEEN = re.compile(
+    "[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\U000e0000-\U000e0fff]|" + _ACTING.pattern
+)
+_WRITTEN = re.compile(r"\\(\\|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U00[01][0-9A-Fa-f]{5})")
 _SHORT: Final = {"\n": "\\n", "\r": "\\r"}
 # A longer message would push everything else off the terminal.
 MAX_SHOWN: Final = 4000  # characters
@@ -29,12 +35,24 @@ _SHOWN_BYTES: Final = 16
 def _escape(match: re.Match[str]) -> str:
     character = match[0]
     code = ord(character)
+    if code >= 0x10000:
+        return f"\\U{code:08x}"
     return _SHORT.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
 def safe_line(text: str) -> str:
     """`text` as one line in which nothing acts: line ends and control characters become escapes."""
     return _ACTING.sub(_escape, text)
+
+
+def shown_name(name: str) -> str:
+    """A name as an operator reads and copies it: also what is not seen becomes an escape, and a backslash two."""
+    return _UNSEEN.sub(_escape, name.replace("\\", "\\\\"))
+
+
+def typed_name(text: str) -> str:
+    """The name that `shown_name` has written so."""
+    return _WRITTEN.sub(lambda match: "\\" if match[1] == "\\" else chr(min(int(match[1][1:], 16), 0x10FFFF)), text)
 
 
 def safe_block(text: str) -> str:

@@ -263,24 +263,41 @@ function showLimits({ limits }, earlier) {
   get('unreached').textContent = rows.length ? '' : 'None since the start.';
 }
 
+/**
+ * A name as `aldis admin` shows it: what is not seen, or changes the direction of writing, is an escape.
+ *
+ * @param {string} name
+ */
+const shown = (name) =>
+  name
+    .replaceAll('\\', '\\\\')
+    .replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu, (character) => {
+      const code = (character.codePointAt(0) ?? 0).toString(16);
+      return code.length > 4
+        ? `\\U${code.padStart(8, '0')}`
+        : code.length > 2
+          ? `\\u${code.padStart(4, '0')}`
+          : `\\x${code.padStart(2, '0')}`;
+    });
+
 /** @param {{ users: User[], next: string | null }} page */
 function showUsers({ users, next }) {
   const rows = users.map(({ user, devices }) =>
     element('tr', [
-      element('td', [user]),
+      element('td', [shown(user)]),
       element('td', [number(devices)], 'number'),
       element(
         'td',
         [
-          button('Disconnect', `Disconnect ${user}`, async () => {
+          button('Disconnect', `Disconnect ${shown(user)}`, async () => {
             const { sessions } = await ask(`/users/${encodeURIComponent(user)}/disconnect`, 'POST');
-            return `${user}: ${counted(sessions, 'session')} ended.`;
+            return `${shown(user)}: ${counted(sessions, 'session')} ended.`;
           }),
-          button('Ban…', `Ban ${user}`, async () => {
+          button('Ban…', `Ban ${shown(user)}`, async () => {
             input('kind').value = 'user';
             input('value').value = user;
             input('reason').focus();
-            return `Say for how long, and why, then ban ${user}.`;
+            return `Say for how long, and why, then ban ${shown(user)}.`;
           }),
         ],
         'actions',
@@ -300,13 +317,13 @@ function showNames(page) {
   get('names').hidden = page === null;
   const rows = (page?.names ?? []).map((name) =>
     element('tr', [
-      element('td', [name]),
+      element('td', [shown(name)]),
       element(
         'td',
         [
-          button('Remove', `Remove ${name} from the list`, async () => {
+          button('Remove', `Remove ${shown(name)} from the list`, async () => {
             const { sessions } = await ask(`/names/${encodeURIComponent(name)}`, 'DELETE');
-            return `${name} may not register any more; ${counted(sessions, 'session')} ended.`;
+            return `${shown(name)} may not register any more; ${counted(sessions, 'session')} ended.`;
           }),
         ],
         'actions',
@@ -322,15 +339,15 @@ function showBans(bans) {
   const rows = bans.map(({ kind, value, reason, until }) =>
     element('tr', [
       element('td', [kind]),
-      element('td', [value]),
+      element('td', [shown(value)]),
       element('td', [reason]),
       element('td', [until === null ? 'for ever' : new Date(until * 1000).toLocaleString()]),
       element(
         'td',
         [
-          button('End', `End the ban of ${kind} ${value}`, async () => {
+          button('End', `End the ban of ${kind} ${shown(value)}`, async () => {
             await ask(`/bans?${new URLSearchParams({ kind, value })}`, 'DELETE');
-            return `The ban of ${value} has ended.`;
+            return `The ban of ${shown(value)} has ended.`;
           }),
         ],
         'actions',
