@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -286,6 +287,48 @@ async def test_a_user_of_redis_needs_no_more_than_what_is_said(place: Place, bus
     one.drop([7])
     await one.moved("two")
     assert server.say("acl", "log") == ""
+
+
+def break_the_disk(server: RedisServer) -> None:
+    """A snapshot cannot be written: from now on Redis refuses changes, and PING too, by MISCONF."""
+    (server.folder / "dump.rdb").mkdir()
+    server.say("config", "set", "save", "3600 1")
+    server.say("set", "something", "changed")
+    server.say("bgsave")
+    deadline = time.monotonic() + PATIENCE
+    while "MISCONF" not in server.say("ping"):
+        assert time.monotonic() < deadline
+
+
+@single
+async def test_messages_go_on_while_the_disk_of_the_server_is_broken(place: Place, buses: Buses) -> None:
+    (server,) = place.masters
+    (one, ones), (two, twos) = await buses.node("one"), await buses.node("two")
+    break_the_disk(server)
+    await one.want([7])  # with a PING behind it
+    assert one.send("two", forward(1))
+    await twos.until(lambda: twos.messages == [("one", forward(1))])
+    assert one.send("three", forward(2))
+    await ones.until(lambda: ones.not_sent == [("three", forward(2))])
+    _, threes = await buses.node("three")  # a new connection begins with a PING
+    assert one.send("three", forward(3))
+    await threes.until(lambda: threes.messages == [("one", forward(3))])
+    (link,) = two._links.values()
+    await link.settled()
+    assert (ones.words, twos.words) == ([], [])
+
+
+@single
+async def test_a_user_that_may_not_ping_any_more_loses_no_answer(place: Place, buses: Buses) -> None:
+    (server,) = place.masters
+    server.say("acl", "setuser", "aldis", "on", ">secret", f"&{buses.prefix}*", "+@pubsub", "+hello", "+ping")
+    one, ones = buses.made(server.url("aldis:secret@"))
+    await one.open("one")
+    server.say("acl", "setuser", "aldis", "-ping")
+    await one.want([7])
+    assert one.send("two", forward(1))
+    await ones.until(lambda: ones.not_sent == [("two", forward(1))])
+    assert one.queued == 0
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,11 @@ SILENCE: Final = 3.0
 # A timer that is so late says that this process was held up, and has not read what has come.
 _HELD_UP: Final = 2 * TICK
 
-# What the PING may be refused with, by a server that is not ready.
+# What the PING may be refused with: by a server that is not ready, or whose disk is broken. The latter takes no changes
+# of its data, and publishes on (Redis, `processCommand`).
 _AWAY: Final = ("LOADING", "MASTERDOWN")
+_DISK: Final = "MISCONF"
+_NO_PING: Final = "the 'ping' command"  # in NOPERM
 _NOTHING: Final = object()
 _PING: Final = b"*2\r\n$4\r\nPING\r\n$1\r\n.\r\n"
 
@@ -220,8 +223,11 @@ class Link(asyncio.Protocol):
             self._expected.popleft()
             self._owner.answered(first, reply)
         elif isinstance(reply, hiredis.ReplyError):
-            first.errors.append(str(reply))
-            if self._timer is None or first.errors[-1].startswith(_AWAY):
+            error = str(reply)
+            if not error.startswith(_DISK):
+                first.errors.append(error)
+            # Others are about channels, and the answer to the PING is still to come.
+            if self._timer is None or error.startswith((*_AWAY, _DISK)) or _NO_PING in error:
                 self._expected.popleft()
                 first.done(first.errors)
         else:
