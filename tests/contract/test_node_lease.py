@@ -93,6 +93,18 @@ async def test_a_node_whose_lease_has_ended_is_lost_for_all(nodes: Nodes) -> Non
     assert ones.take() == ["joined two2"]
 
 
+async def test_no_lease_is_longer_than_a_lease_after_the_clock_was_set_back(nodes: Nodes) -> None:
+    (one, _), (two, _) = nodes.node("one"), nodes.node("two")
+    await two.renew()
+    key = f"{nodes.world.prefix}nodes"
+    in_an_hour = two._last + 3_600_000
+    assert await nodes.opened[0].run([Command("ZADD", key, ("XX", "CH", in_an_hour, "two1"))]) == [1]
+    await one.renew()
+    assert one.others == {"two1"}
+    (end,) = await nodes.opened[0].run([Command("ZSCORE", key, ("two1",))])
+    assert float(end) == one._last + leases._LEASE_MS
+
+
 async def test_a_lost_node_is_told_until_its_devices_are_removed(nodes: Nodes) -> None:
     (one, ones), (two, _), (three, threes) = nodes.node("one"), nodes.node("two"), nodes.node("three")
     for lease in (one, two, three):

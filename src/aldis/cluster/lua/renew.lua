@@ -20,6 +20,10 @@ local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 local held = ARGV[2] == 'enter' or tonumber(redis.call('ZSCORE', nodes, node) or 0) > 0
 if held then
   redis.call('ZADD', nodes, now + lease, node)
+  -- The clock has been set back: a node that is killed would count as alive until the time of before.
+  for _, far in ipairs(redis.call('ZRANGEBYSCORE', nodes, now + lease + 1, '+inf')) do
+    redis.call('ZADD', nodes, now + lease, far)
+  end
   if now - last <= gap and now - since >= lease and run == ARGV[7] then
     for _, late in ipairs(redis.call('ZRANGEBYSCORE', nodes, '(0', now)) do
       redis.call('ZADD', nodes, 0, late)
