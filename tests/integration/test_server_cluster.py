@@ -14,12 +14,15 @@ import pytest
 
 from aldis.cluster.lease import LEASE_SECONDS, RENEW_SECONDS
 from aldis.errors import ConfigError
+from aldis.hub.bans import Ban
 from aldis.identity.keys import Identity
 from aldis.protocol.codes import CloseCode
+from aldis.server import cluster_member
 from aldis.server.app import SignalingServer
 from aldis.server.cluster_member import AWAY
 from aldis.server.config import ServerConfig
 from support.cluster_servers import OFFER, metric, operator, page, person, until
+from support.patience import PATIENCE
 from support.raw_websocket import RawClient
 from support.redis_server import RedisServer
 from support.registrations import register
@@ -264,6 +267,24 @@ async def test_a_server_does_not_start_without_the_redis_of_its_cluster(tmp_path
     with pytest.raises(AssertionError, match=r"Redis at 127\.0\.0\.1:\d+ cannot be reached"):
         await server.start()
     assert await server.wait() != 0
+
+
+async def test_a_ban_that_was_over_by_a_clock_that_was_ahead_is_known_again_when_it_is_right(
+    tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ServerConfig(port=0, admin_port=None, data=str(tmp_path), redis=redis.url())
+    async with SignalingServer(config) as server:
+        member, bans = server.member, server.hub.bans
+        assert member is not None
+        await member.node.operator.ban(Ban("user", "mallory", until=time.time() + 3600))
+        member.tick()
+        bans.expire(time.time() + 7200)  # an operator has looked at them meanwhile
+        assert not bans
+        monkeypatch.setattr(cluster_member, "time", lambda: time.time() - 7200)
+        async with asyncio.timeout(PATIENCE):
+            while not bans:  # noqa: ASYNC110 - Redis is another process
+                await asyncio.sleep(0)
+        assert [ban.value for ban in bans] == ["mallory"]
 
 
 async def test_a_directory_of_one_machine_is_refused_in_a_cluster(tmp_path: Path) -> None:

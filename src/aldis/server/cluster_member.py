@@ -11,7 +11,7 @@ it has would find no better one. The log, a note of /readyz and a metric say so.
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
 from aldis.backends.redis_url import RedisUrl
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from aldis.server.presence_hook import PresenceHook
 
 AWAY: Final = "the Redis of the cluster does not answer, or its answers are not all in yet"
+
+# Seconds by which the clock of the machine differs from the time that has passed: NTP corrects less without a step.
+CLOCK_SET: Final = 2.0
 
 # Faults of Redis or of other servers; all else is a bug here.
 _OUTSIDE: Final = (ClusterUnavailable, ClusterProtocolError, NodeLost)
@@ -60,6 +63,7 @@ class ClusterMember:
         except ConfigError as error:
             raise ConfigError("redis", error.problem) if error.setting == "directory" else error from None
         self._presence = presence
+        self._wall = time() - monotonic()  # when the process was started, by the clock of the machine
         self.node = ClusterNode(
             self._servers,
             prefix=config.redis_prefix,
@@ -99,7 +103,13 @@ class ClusterMember:
         return None if self.node.healthy else AWAY
 
     def tick(self) -> None:
-        """See whether Redis answers. Call it about once a second."""
+        """See whether Redis answers, and whether the clock was set. Call it about once a second."""
+        wall = time() - monotonic()
+        if abs(wall - self._wall) > CLOCK_SET:
+            # Bans that were over by the other clock are forgotten.
+            _log.warning("the clock of this machine was set; reading the bans anew", seconds=round(wall - self._wall))
+            self.node.operator.catch_up()
+        self._wall = wall
         if self.node.healthy:
             self._outage.works()
         else:
