@@ -324,6 +324,66 @@ def test_a_key_that_was_changed_during_an_outage_ends_its_sessions_after_it(
     assert sees(cluster, alice, "bob") == []
 
 
+def renew_all(cluster: RedisCluster) -> None:
+    for number in range(len(cluster.nodes)):
+        cluster.renew(number)
+    cluster.settle()
+
+
+def pass_ticks(cluster: RedisCluster) -> None:
+    """The keys are looked up; then what is different is put right, and looked up once more."""
+    for _ in range(4):
+        for world in cluster.worlds:
+            world.pass_time(1)
+        cluster.settle()
+
+
+def test_names_that_were_lost_with_the_data_are_bound_to_their_keys_again(
+    cluster: RedisCluster, redis: RedisServer
+) -> None:
+    alice, bob = join(cluster, 0, "alice"), join(cluster, 1, "bob")
+    phone = join(cluster, 0, "bob", "phone")
+    eve = join(cluster, 0, "eve")
+    ask(cluster, bob, type="privacy", presence="contacts", block=["eve"], addContacts=["alice"], id=1)
+    world = cluster.worlds[0]
+    before = dict(world.keys), dict(world.privacies)
+    redis.say("flushall")
+    world.keys.clear()
+    world.privacies.clear()
+    renew_all(cluster)
+    pass_ticks(cluster)
+    assert [client.closed for client in (alice, bob, phone, eve)] == [None] * 4
+    assert (world.keys, world.privacies) == before
+    assert sees(cluster, alice, "bob") == ["phone", "main"]
+    assert sees(cluster, eve, "bob") == []
+
+
+def test_a_lost_name_that_somebody_else_has_by_now_is_theirs(cluster: RedisCluster, redis: RedisServer) -> None:
+    alice, bob = join(cluster, 0, "alice"), join(cluster, 1, "bob")
+    redis.say("flushall")
+    cluster.worlds[0].keys.pop("bob")
+    cluster.worlds[0].keys["bob"] = identity_of("somebody else").public_key
+    renew_all(cluster)
+    pass_ticks(cluster)
+    assert bob.closed is not None
+    assert bob.closed[0] == CloseCode.UNAUTHORIZED
+    assert alice.closed is None
+
+
+def test_a_name_that_was_released_during_an_outage_is_not_taken_for_lost(
+    cluster: RedisCluster, redis: RedisServer
+) -> None:
+    alice, bob = join(cluster, 0, "alice"), join(cluster, 1, "bob")
+    cluster.run(cluster.nodes[0].operator.released.note("bob"))
+    cluster.worlds[0].keys.pop("bob")  # and this word does not come
+    count_lost(cluster, redis, 1)
+    renew_all(cluster)
+    pass_ticks(cluster)
+    assert bob.closed == (CloseCode.UNAUTHORIZED, "the name was released")
+    assert alice.closed is None
+    assert "bob" not in cluster.worlds[0].keys
+
+
 def test_who_is_blocked_during_an_outage_is_blocked_after_it(cluster: RedisCluster, redis: RedisServer) -> None:
     """Where the directory is a PostgreSQL, which keeps the change."""
     eve, bob = join(cluster, 0, "eve"), join(cluster, 1, "bob")

@@ -545,7 +545,7 @@ def test_after_an_outage_names_that_nobody_has_here_are_forgotten(cluster: HubCl
     cluster.settle()
     router = here.hub.cluster
     assert router is not None
-    router.restored()
+    router.restored(frozenset())
     assert recalled(here, "bob") is None
     assert recalled(here, "alice") == Privacy()
 

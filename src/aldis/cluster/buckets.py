@@ -79,6 +79,11 @@ class Names(NamedTuple):
         return f"{self.prefix}{{all}}:ban-ends"
 
     @property
+    def released(self) -> str:
+        """The sorted set of the names that an operator has released lately, by the time."""
+        return f"{self.prefix}released"
+
+    @property
     def leases(self) -> str:
         """The sorted set of the nodes by the end of their leases."""
         return f"{self.prefix}nodes"

@@ -463,8 +463,7 @@ class ClusterNode:
                         await self._table.reap(old, self._offline)
                         await self._lease.forget(old)
                         self._former.discard(old)
-                    await self._read_all()
-                    self._tell(lambda router: router.restored())
+                    await self._restore([user_id for users in self._users.values() for user_id in users])
                 except Exception as error:  # noqa: BLE001 - as above
                     self._failed(error)
                     self._stale = True
@@ -513,16 +512,17 @@ class ClusterNode:
         self._tell(lambda router: router.unheard())  # answers that go to the old id
         self._mend()
 
-    async def _read_all(self) -> None:
-        await self._read([user_id for users in self._users.values() for user_id in users])
-
     async def _read_anew(self, user_ids: Sequence[str]) -> None:
         try:
-            await self._read(user_ids)
-            self._tell(lambda router: router.restored())
+            await self._restore(user_ids)
         except Exception as error:  # noqa: BLE001 - as above
             self._failed(error)
             self._mend()
+
+    async def _restore(self, user_ids: Sequence[str]) -> None:
+        await self._read(user_ids)
+        released = await self.operator.released.read()
+        self._tell(lambda router: router.restored(released))
 
     async def _read(self, user_ids: Sequence[str]) -> None:
         for first in range(0, len(user_ids), _READ_AT_ONCE):

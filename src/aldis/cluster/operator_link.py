@@ -26,6 +26,7 @@ from aldis.cluster.faults import ClusterProtocolError, ClusterUnavailable
 from aldis.cluster.lease import NodeLease
 from aldis.cluster.messages import BanChange, BansRestored, Content, Message, NodeAnswer, NodeQuestion
 from aldis.cluster.questions import NodeAnswers, Questions, Responder
+from aldis.cluster.released_names import ReleasedNames
 from aldis.cluster.shared_bans import SharedBans
 from aldis.hub.bans import Ban
 from aldis.hub.hub import Hub
@@ -55,6 +56,8 @@ class OperatorLink:
         self._lease = lease
         self._table = BanTable(servers, prefix=prefix)
         self._bans = SharedBans(self._table, self)
+        self.released = ReleasedNames(servers, prefix=prefix)
+        """The names that were released lately: note one before you release it."""
         self._lane = Lane(servers, away=ClusterUnavailable, full=ClusterUnavailable)
         self._leases = Names(prefix).leases
         self._questions = Questions()
@@ -87,6 +90,7 @@ class OperatorLink:
     async def close(self) -> None:
         """Wait for the calls that are on their way."""
         await self._table.close()
+        await self.released.close()
         await self._lane.idle()
 
     # --- for the operator -------------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 The rule: when a name gets another key, all sessions that registered with the old key end, also when the session that
 asked for the change has ended before the answer. If the directory does not report the outcome of a change, the name is
 looked up until the outcome is known.
+
+A name that is free although nobody has released it was lost with the data of the directory, as by a failover of Redis.
+While its owner is online, it is bound to the same key again, with its privacy.
 """
 
 from __future__ import annotations
@@ -11,7 +14,15 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final, TypeAlias
 
-from aldis.backends.base import Claim, DirectoryAnswer, LoadBinding, ReleaseBinding, RotateBinding
+from aldis.backends.base import (
+    ChangePrivacy,
+    Claim,
+    ClaimBinding,
+    DirectoryAnswer,
+    LoadBinding,
+    ReleaseBinding,
+    RotateBinding,
+)
 from aldis.hub.failed_proofs import FailedProofs
 from aldis.hub.lifecycle import Lifecycle
 from aldis.hub.lookups import PendingLookups
@@ -26,6 +37,7 @@ from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
 from aldis.protocol import messages as m
 from aldis.protocol.codec import from_base64, to_base64
 from aldis.protocol.codes import CloseCode, ErrorCode
+from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy, PrivacyChange
 
 _Heir: TypeAlias = "tuple[Session, str, str]"
 """A session that asked for a rotation, the old key, and the new one."""
@@ -59,6 +71,9 @@ class Bindings:
         self._failed_proofs = failed_proofs
         # Names whose last change has an unknown outcome, and the sessions that asked for a rotation.
         self._doubtful: dict[str, list[_Heir]] = {}
+        # Of them, those that nobody has released; and the privacies of lost names, until the directory has them again.
+        self._unreleased: set[str] = set()
+        self._lost: dict[str, Privacy] = {}
 
     def rotate(self, session: Session, message: m.Rotate, now: float) -> RequestOutcome:
         """Bind the name to a new key, by a signature of the old one."""
@@ -117,9 +132,15 @@ class Bindings:
         question = ReleaseBinding(self._lookups.token(), user_id)
         self._lookups.ask(question, answered, failed, access=NameAccess.ALONE)
 
-    def doubt(self, user_id: str) -> None:
-        """The outcome of a change is unknown, or one may have been missed: look the name up at the next tick."""
+    def doubt(self, user_id: str, *, released: bool | None = None) -> None:
+        """The outcome of a change is unknown, or one may have been missed: look the name up at the next tick.
+
+        `released`: whether somebody may have released it; None for what was last said. If nobody has, a free name is
+        bound to the key of its sessions again.
+        """
         self._doubtful.setdefault(user_id, [])
+        if released is not None:
+            (self._unreleased.discard if released else self._unreleased.add)(user_id)
 
     def tick(self) -> None:
         """Look up the names whose last change has an unknown outcome."""
@@ -131,6 +152,9 @@ class Bindings:
 
         def answered(answer: DirectoryAnswer, now: float) -> None:
             claim = answer if isinstance(answer, Claim) else None
+            if claim is None and user_id in self._unreleased and self._bind_again(user_id):
+                return
+            self._unreleased.discard(user_id)
             key = None if claim is None else to_base64(claim.public_key)
             before = _keys(self._presence.devices(user_id))
             for session, old_key, new_key in heirs:
@@ -139,7 +163,10 @@ class Bindings:
             self.bound(user_id, key)
             if _keys(self._presence.devices(user_id)) != before:
                 self._router.publish(user_id)
-            if claim is not None and self._router.privacy_read(user_id, claim.privacy):
+            lost = self._lost.pop(user_id, None)
+            if claim is not None and lost is not None and before and claim.privacy == DEFAULT_PRIVACY:
+                self._restore(user_id, claim.public_key, lost)
+            elif claim is not None and self._router.privacy_read(user_id, claim.privacy):
                 self.doubt(user_id)  # it may have changed since it was read: until both are the same
 
         def failed() -> None:
@@ -147,6 +174,35 @@ class Bindings:
 
         question = LoadBinding(self._lookups.token(), user_id)
         self._lookups.ask(question, answered, failed, access=NameAccess.ALONE)
+
+    def _bind_again(self, user_id: str) -> bool:
+        """Bind a name that was lost to the key of its sessions; False when there is none that has proved it."""
+        key = next((session.key for session in self._presence.devices(user_id) if session.dialect.proves), None)
+        if key is None:
+            return False
+        kept = self._presence.privacies.get(user_id)
+        if kept is not None:
+            self._lost.setdefault(user_id, kept.settings)
+        question = ClaimBinding(self._lookups.token(), user_id, from_base64(key))
+        # Whatever the answer: the name is looked up once more, and somebody else may have it by now.
+        self._lookups.ask(
+            question,
+            lambda answer, now: self.doubt(user_id),
+            lambda: self.doubt(user_id),
+            access=NameAccess.ALONE,
+        )
+        return True
+
+    def _restore(self, user_id: str, key: bytes, privacy: Privacy) -> None:
+        """Give the privacy of a lost name back to the directory, and to other nodes that have read that it has none."""
+
+        def failed() -> None:
+            self._lost[user_id] = privacy
+            self.doubt(user_id)
+
+        change = PrivacyChange(privacy.presence, privacy.offers, add_contacts=privacy.contacts, block=privacy.blocked)
+        question = ChangePrivacy(self._lookups.token(), user_id, key, change)
+        self._lookups.ask(question, lambda answer, now: self.doubt(user_id), failed, access=NameAccess.ALONE)
 
     def _hand_to(self, session: Session, user_id: str, old_key: str, new_key: str) -> None:
         """Give the new key to the session that asked for the rotation, if it still has the name with the old key."""

@@ -22,7 +22,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -95,7 +95,7 @@ class ClusterRouter:
         resume_window: float,
         wake: Callable[[float], None],
         replaced: Callable[[Session], None],
-        rebound: Callable[[str], None],
+        rebound: Callable[[str, bool], None],
         moved: Callable[[str], None],
     ) -> None:
         self.link = link
@@ -314,11 +314,12 @@ class ClusterRouter:
             if session.entry == entry:
                 self._replaced(session)
 
-    def restored(self) -> None:
-        """The other nodes are heard again, after an outage: keys may have changed unheard."""
+    def restored(self, released: Container[str]) -> None:
+        """The other nodes are heard again, after an outage: keys may have changed unheard, and the directory may have
+        lost its data. `released`: the names that operators have released lately."""
         self.verified.keep(lambda user_id: self._presence.newest(user_id) is not None)
         for user_id in {session.user_id for session in self._presence.sessions()}:
-            self._rebound(user_id)
+            self._rebound(user_id, user_id in released)
 
     def forwarded(self, node: str, message: Forward, now: float) -> None:
         """A node has sent a message for a user of this one."""
@@ -353,8 +354,8 @@ class ClusterRouter:
             sent.done(sent.receipt, answer.result)
 
     def doubt(self, user_id: str) -> None:
-        """The name may be bound to another key."""
-        self._rebound(user_id)
+        """The name may be bound to another key, or be released."""
+        self._rebound(user_id, True)
 
     # --- internal -----------------------------------------------------------------------------------------------------
 

@@ -487,6 +487,8 @@ class SignalingServer:
             if not done.done():
                 done.set_result(outcome)
 
+        if self.member is not None:
+            await self.member.releasing(user_id)
         self._releases.add(done)
         self.hub.release(user_id, released)
         try:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
+from aldis.backends.base import DirectoryUnavailable
 from aldis.backends.redis_url import RedisUrl
 from aldis.cluster.faults import ClusterProtocolError, ClusterUnavailable, NodeLost
 from aldis.errors import ConfigError
@@ -92,6 +93,13 @@ class ClusterMember:
         """Leave the cluster: its devices are gone from the table of users, or the other nodes remove them at once."""
         await self.node.close()
         await self._servers.close()
+
+    async def releasing(self, user_id: str) -> None:
+        """A name is about to be released: note it for nodes that do not hear of it. Raises `DirectoryUnavailable`."""
+        try:
+            await self.node.operator.released.note(user_id)
+        except ClusterUnavailable as error:
+            raise DirectoryUnavailable(str(error)) from error
 
     def status(self) -> ClusterStatus:
         """What the operator sees of the node."""
