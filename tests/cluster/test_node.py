@@ -124,6 +124,44 @@ def test_whoever_registers_elsewhere_meanwhile_keeps_the_place(cluster: RedisClu
     assert sees(cluster, alice, "bob") == ["main"]
 
 
+def test_who_has_left_elsewhere_is_not_online_again_for_long_at_a_node_that_was_lost(
+    cluster: RedisCluster, redis: RedisServer
+) -> None:
+    alice, old, carol = join(cluster, 0, "alice"), join(cluster, 1, "bob"), join(cluster, 1, "carol")
+    count_lost(cluster, redis, 1)
+    cluster.renew(0)
+    join(cluster, 0, "bob").lose(clean=True)
+    cluster.settle()
+    old.lose()  # node 1 has stood still, and reads now that this connection is gone
+    cluster.renew(1)
+    carol.lose()  # and this one
+    for _ in range(5):
+        for world in cluster.worlds:
+            world.pass_time(1)
+        cluster.settle()
+    assert sees(cluster, alice, "bob") == []
+    assert sees(cluster, alice, "carol") == []
+
+
+def test_who_has_left_elsewhere_unheard_has_left_everywhere(
+    cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, old = join(cluster, 1, "alice"), join(cluster, 1, "bob")
+    old.lose()
+    monkeypatch.setattr(cluster.nodes[1], "state", lambda state: None)
+    join(cluster, 0, "bob").lose(clean=True)
+    cluster.settle()
+    monkeypatch.undo()
+    assert sees(cluster, alice, "bob") == ["main"]
+    cluster.cut_off(1)
+    cluster.until_healthy()
+    for _ in range(5):
+        for world in cluster.worlds:
+            world.pass_time(1)
+        cluster.settle()
+    assert sees(cluster, alice, "bob") == []
+
+
 def test_a_redis_that_has_lost_its_data_gets_it_back(cluster: RedisCluster, redis: RedisServer) -> None:
     alice, bob = join(cluster, 0, "alice"), join(cluster, 1, "bob", "phone")
     redis.say("flushall")

@@ -318,6 +318,7 @@ class ClusterNode:
         """See `LeaseListener`."""
         self._former.add(old)
         self._table.node_id = new
+        self._tell(lambda router: router.was_lost())
         self._spawn(self._move(new), "move")
 
     def restarted(self) -> None:

@@ -95,6 +95,7 @@ class ClusterRouter:
         resume_window: float,
         wake: Callable[[float], None],
         replaced: Callable[[Session], None],
+        hurry: Callable[[Session | None], None],
         rebound: Callable[[str, bool], None],
         moved: Callable[[str], None],
     ) -> None:
@@ -112,6 +113,7 @@ class ClusterRouter:
         self._patience = resume_window + ANSWER_SECONDS
         self._wake = wake
         self._replaced = replaced
+        self._hurry = hurry
         self._rebound = rebound
         self._moved = moved
         self._waiting: dict[str, deque[_Waiting]] = {}
@@ -237,6 +239,8 @@ class ClusterRouter:
         for session in self._presence.devices(user_id):
             if any(_replaces(device, session) for device in elsewhere.devices):
                 self._replaced(session)
+            elif all(device.device != session.device for device in state.devices):
+                self._hurry(session)
         before, looked = self._remote.devices(user_id), self._presence.privacy(user_id)
         saw = self._watchers.audience(user_id, looked)
         self._remote.learn(elsewhere)
@@ -249,6 +253,11 @@ class ClusterRouter:
             self._watchers.tell_some(user_id, told)
         if _shown(before) != _shown(elsewhere.devices):
             self._watchers.announce(user_id)
+
+    def was_lost(self) -> None:
+        """The others have counted this node as lost. Clients that it has lost meanwhile may be at other nodes, or have
+        been there and left."""
+        self._hurry(None)
 
     def lost_node(self, node: str) -> None:
         """A node has died, or is cut off: its users are offline, as far as they are nowhere else."""

@@ -148,6 +148,7 @@ class Hub:
                 resume_window=settings.resume_window,
                 wake=wake,
                 replaced=self._replaced,
+                hurry=lambda session: self._lifecycle.hurry(session),
                 rebound=lambda user_id, released: self._bindings.doubt(user_id, released=released),
                 moved=lambda user_id: self._rates.moved(user_id),
             )

@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 # Sessions that are looked at, or ended, in one go: 0.4 ms at most.
 LOOKED_AT_ONCE: Final = 16
+# For a client that has lost its connection to a node that was lost itself: long enough to come back at once.
+HURRIED_SECONDS: Final = 3.0
 
 
 def advance(session: Session, event: StageEvent) -> None:
@@ -79,6 +81,10 @@ class Lifecycle:
         self.detached = DetachedSessions(settings)
         """The sessions that may be resumed."""
         self._draining = False
+        # Detached sessions that are to end soon: from the next tick on.
+        self._hurried: list[Session] = []
+        self._hurries_all = False
+        self._hurried_until = -inf
 
     @property
     def connections(self) -> int:
@@ -255,6 +261,30 @@ class Lifecycle:
         if session.stage is not Stage.CLOSED:
             session.heard = now
             self._timers.put(session, now + self._settings.resume_window)
+            if now < self._hurried_until:
+                self._hurried.append(session)
+
+    def hurry(self, session: Session | None) -> None:
+        """End a session that is detached soon: its client may have been at another node since, and have left.
+
+        None: all of them, and those whose connections turn out to be lost in `HURRIED_SECONDS` from the next tick on.
+        """
+        if session is None:
+            self._hurries_all = True
+        elif session in self.detached:
+            self._hurried.append(session)
+
+    def _hurry(self, now: float) -> None:
+        sessions, self._hurried = self._hurried, []
+        if self._hurries_all:
+            self._hurries_all, self._hurried_until = False, now + HURRIED_SECONDS
+            sessions = self.detached.all()
+        # As if it had lost its connection so long ago that its window ends then.
+        lost = now + HURRIED_SECONDS - self._settings.resume_window
+        for session in sessions:
+            if session in self.detached and session.heard > lost:
+                session.heard = lost
+                self._timers.put(session, now + HURRIED_SECONDS)
 
     def hold(self, session: Session, frame: bytearray, receipt: Receipt, done: Delivered) -> RelayResult:
         """Take a message for a session that has lost its connection or does not read, if the sender's share allows.
@@ -370,6 +400,8 @@ class Lifecycle:
     def tick(self, now: float) -> bool:
         """Ping silent clients, close dead and late connections, end sessions that can no longer resume: a few of those
         that are due in each later turn. Returns whether there are any."""
+        if self._hurried or self._hurries_all:
+            self._hurry(now)
         self._due.extend(self._timers.due(now))
         return bool(self._due)
 
