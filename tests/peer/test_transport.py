@@ -286,6 +286,44 @@ async def test_engine_states_lead_to_their_consequences() -> None:
     await transport.close()
 
 
+async def test_the_end_of_candidates_is_told_to_a_side_that_has_no_path() -> None:
+    transport, owner, _, timers = make()
+    transport.candidate_gathered(None)
+    timers.advance(0.9)
+    assert owner.told == []
+    timers.advance(0.2)
+    assert owner.told == [("candidate", None)]
+    await transport.close()
+    assert timers.waiting == 0
+
+
+async def test_the_end_of_candidates_is_not_told_where_there_is_a_path_by_then() -> None:
+    transport, owner, _, timers = make()
+    transport.candidate_gathered(None)
+    transport.channel_opened(CardboardChannel())
+    transport.message_received(HELLO)
+    owner.told.clear()
+    timers.advance(1.1)
+    assert owner.told == []
+    transport.state_changed(EngineState.DISCONNECTED)
+    transport.candidate_gathered(None)  # of the restart
+    timers.advance(1.1)
+    assert owner.told == [("lost", False), ("candidate", None)]
+    await transport.close()
+
+
+async def test_what_is_gathered_anew_has_another_end_of_candidates() -> None:
+    transport, owner, _, timers = make()
+    transport.candidate_gathered(None)
+    timers.advance(0.9)
+    transport.answer(1, "their restart")
+    timers.advance(0.9)
+    assert owner.told == []
+    transport.candidate_gathered(None)
+    await transport.close()
+    assert timers.waiting == 0
+
+
 async def test_nothing_is_told_after_the_end() -> None:
     transport, owner, channel, timers = opened()
     transport.probe("maybe")

@@ -33,6 +33,9 @@ BUFFER_HIGH: Final = 1024 * 1024
 BUFFER_LOW: Final = 256 * 1024
 # Seconds for the engine to say when it has got something last.
 _LOOK: Final = 1.0
+# Seconds after which the other side is told that no more candidates will come, unless there is a path by then. Only a
+# side that finds none has a use for it, and each message is work for three programs while they connect.
+_END_AFTER: Final = 1.0
 _MESSAGE: Final = int(channel.Kind.MESSAGE)
 
 
@@ -207,6 +210,7 @@ class PeerTransport:
         self._lingers = False
         self._deadline: float | None = None
         self._timer: Timer | None = None
+        self._end_timer: Timer | None = None  # of the end of our candidates
         self._closed = False
 
     # --- the engine's operations ------------------------------------------------------------------------------------
@@ -216,6 +220,8 @@ class PeerTransport:
         self._connection.open_channel(channel.LABEL)
 
     def offer(self, serial: int, *, restart: bool) -> None:
+        self._cancel_end()
+
         async def operation() -> None:
             if restart:
                 self._renew()
@@ -229,6 +235,8 @@ class PeerTransport:
         self._enqueue(operation)
 
     def answer(self, serial: int, offer_sdp: str) -> None:
+        self._cancel_end()
+
         async def operation() -> None:
             self._renew()  # after their ICE restart we gather again too
             try:
@@ -300,7 +308,22 @@ class PeerTransport:
     # --- the engine's events ----------------------------------------------------------------------------------------
 
     def candidate_gathered(self, candidate: Candidate | None) -> None:
-        self._tell(lambda: self._owner.candidate_gathered(self, candidate))
+        if candidate is not None:
+            self._tell(lambda: self._owner.candidate_gathered(self, candidate))
+        elif not self._closed:
+            self._cancel_end()
+            self._end_timer = self._timers.call_later(_END_AFTER, self._end_candidates)
+
+    def _cancel_end(self) -> None:
+        """It is not the end: more is gathered."""
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
+
+    def _end_candidates(self) -> None:
+        self._end_timer = None
+        if self._session is None or self._session.lost:
+            self._tell(lambda: self._owner.candidate_gathered(self, None))
 
     def state_changed(self, state: EngineState) -> None:
         if self._closed:
@@ -463,6 +486,7 @@ class PeerTransport:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._cancel_end()
 
     async def close(self) -> None:
         """Release everything. After a GOODBYE, first wait a short time for the other side to close the channel."""

@@ -248,7 +248,9 @@ class _Connection:
         return await self._run(self._offer(restart_ice))
 
     async def _offer(self, restart_ice: bool) -> str:
-        offer = await self._native.create_offer(webrtc.RTCOfferOptions(ice_restart=restart_ice))
+        if not restart_ice:
+            return await self._describe()
+        offer = await self._native.create_offer(webrtc.RTCOfferOptions(ice_restart=True))
         await self._native.set_local_description(offer)
         return offer.sdp
 
@@ -264,9 +266,15 @@ class _Connection:
             for transceiver in self._native.get_transceivers():
                 # Nothing here plays audio or video, so the other side should send none.
                 transceiver.direction = webrtc.RTCRtpTransceiverDirection.inactive
-        answer = await self._native.create_answer()
-        await self._native.set_local_description(answer)
-        return answer.sdp
+        return await self._describe()
+
+    async def _describe(self) -> str:
+        """Make the description that is due, and set it: one wait for the threads of libwebrtc in place of two."""
+        await self._native.set_local_description()
+        made = self._native.local_description
+        if made is None:  # the connection was closed meanwhile
+            raise EngineRefused("there is no description")
+        return made.sdp
 
     async def accept(self, answer_sdp: str) -> None:
         check_sdp(answer_sdp)
