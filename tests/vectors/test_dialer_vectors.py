@@ -140,6 +140,8 @@ class Target:
                 dialer.signaling_lost()
             case "path found":
                 dialer.path_found()
+            case "network changed":
+                dialer.network_changed()
             case "refused":
                 dialer.refused(error)  # type: ignore[arg-type]
             case "dismissed":

@@ -465,13 +465,17 @@ export class Negotiation {
 
   /**
    * This device has another network: look for a path from there at once, if the engines can. The one that there is stays
-   * in use as long as it works.
+   * in use as long as it works. An attempt that has begun before knows no address of this network: another one takes its
+   * place. The other side is not told: it leaves the one before when this one opens.
    * @param {number} now
    * @returns {Command[]}
    */
   networkChanged(now) {
     const { current } = this;
-    return current?.ready && this.#canRestart(current) ? restart(current, now, this.#setup.healSeconds) : [];
+    const commands = current?.ready && this.#canRestart(current) ? restart(current, now, this.#setup.healSeconds) : [];
+    const before = this.#pending();
+    for (const attempt of before) commands.push(...this.#drop(attempt));
+    return before.length ? [...commands, ...this.#offerAnew(now)] : commands;
   }
 
   /**

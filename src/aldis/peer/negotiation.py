@@ -409,11 +409,15 @@ class Negotiation:
 
     def network_changed(self, now: float) -> list[Command]:
         """This machine has other addresses: look for a path from them at once, if the engines can. The one that there
-        is stays in use as long as it works."""
+        is stays in use as long as it works. An attempt that has begun before knows none of them: another one takes its
+        place. The other side is not told: it leaves the one before when this one opens."""
         current = self.current
-        if current is None or not current.ready or not self._can_restart(current):
-            return []
-        return self._restart(current, now)
+        restarts = current is not None and current.ready and self._can_restart(current)
+        commands = self._restart(current, now) if current is not None and restarts else []
+        before = list(self._pending())
+        for attempt in before:
+            commands += self._drop(attempt, bye=None)
+        return commands + self._offer_anew(now) if before else commands
 
     def path_restored(self, name: str) -> list[Command]:
         """Data arrives again."""

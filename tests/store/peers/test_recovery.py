@@ -34,8 +34,8 @@ class Device:
         ("path_lost", ["client.suspect"]),
         ("path_found", ["client.network_changed"]),
         ("signaling_lost", ["dialer.signaling_lost", "dialer.signaling_lost"]),
-        ("_network_changed", ["client.network_changed", "connection.network_changed", *["dialer.path_found"] * 2]),
-        ("_woke", ["client.network_changed", "connection.suspect", *["dialer.path_found"] * 2]),
+        ("_network_changed", ["client.network_changed", "connection.network_changed", *["dialer.network_changed"] * 2]),
+        ("_woke", ["client.network_changed", "connection.suspect", *["dialer.network_changed"] * 2]),
     ],
 )
 def test_each_hears_what_concerns_it(input_: str, expected: list[str]) -> None:

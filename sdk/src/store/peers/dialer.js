@@ -42,6 +42,8 @@ export const URGENT = 5;
  * many times as long, and at most so many seconds.
  */
 const RELAYED_FAILURES = 2;
+// So many attempts have to fail in a row, in one network, before there is no reason to expect a direct path soon.
+const VAIN = 3;
 const RELAYED_FACTOR = 10;
 const RELAYED_MOST = 300;
 /** An attempt that fails within so many seconds has not failed for want of a path: it was ended by somebody. */
@@ -106,6 +108,7 @@ export class Dialer {
   /** @type {AldisError | null} what was wrong with an answer to it */
   #refusal = null;
   #failures = 0;
+  #fruitless = 0; // attempts that have failed in a row
   /** @type {number | null} */
   #connectedAt = null;
   #hush = 0; // why the peer is left alone: LEFT, REFUSED, or 0
@@ -131,11 +134,11 @@ export class Dialer {
   }
 
   /**
-   * Whether there is no reason to expect a direct path soon: several attempts in a row have failed before this one, or the
-   * peer is not called any more.
+   * Whether there is no reason to expect a direct path soon: several attempts in a row have failed, or the peer is not
+   * called any more.
    */
   get inVain() {
-    return this.#hush > 0 || this.#failures >= RELAYED_FAILURES;
+    return this.#hush > 0 || this.#fruitless >= VAIN;
   }
 
   /**
@@ -221,6 +224,12 @@ export class Dialer {
     this.poke();
   }
 
+  /** This device has another network, or has slept: what has failed before says nothing of what comes. */
+  networkChanged() {
+    this.#failures = this.#fruitless = 0;
+    this.pathFound();
+  }
+
   /** Whether somebody waits for the peer: a call, a message, or a connection that was there. */
   get #isWaitedFor() {
     const { wanted, state } = this.#target;
@@ -254,7 +263,7 @@ export class Dialer {
     const target = this.#target;
     const cameBack = online && (this.#offline || (anew && target.state === 'disconnected'));
     this.#offline = !online;
-    if (cameBack || anew) this.#failures = 0;
+    if (cameBack || anew) this.#failures = this.#fruitless = 0;
     if (cameBack && this.#isUseful && this.#underWay()) {
       // That was meant for the peer as it was before: nobody will answer.
       this.#stop('it has come back');
@@ -272,7 +281,7 @@ export class Dialer {
   stateChanged(state, error) {
     if (state === 'connected') {
       this.#connectedAt = this.#timers.time();
-      this.#hush = 0;
+      this.#fruitless = this.#hush = 0;
       this.#refusal = null;
       this.#cancelTimer();
       this.#finish(null);
@@ -467,6 +476,7 @@ export class Dialer {
       return; // it has called us meanwhile, with the pinned key: whatever the server says, there it is
     }
     this.#offline = !found && this.#target.watched && (error instanceof PeerOffline || error instanceof PeerUnknown);
+    if (error instanceof PeerConnectionFailed) this.#fruitless++;
     this.#target.failed(error, !found && error instanceof PeerKeyChanged);
     this.#finish(error);
     this.#retry(notBefore);

@@ -174,7 +174,7 @@ export class PeerManager {
     this.client.networkChanged();
     for (const { path, dialer } of this.#devices) {
       path.connection?.[how]();
-      dialer?.pathFound();
+      dialer?.networkChanged();
     }
   }
 

@@ -111,6 +111,8 @@ class Target {
         return dialer.poke();
       case 'path found':
         return dialer.pathFound();
+      case 'network changed':
+        return dialer.networkChanged();
       case 'refused':
         return dialer.refused(error);
       case 'dismissed':

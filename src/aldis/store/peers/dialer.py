@@ -55,6 +55,8 @@ URGENT: Final = 5.0
 RELAYED_FAILURES: Final = 2
 RELAYED_FACTOR: Final = 10.0
 RELAYED_MOST: Final = 300.0
+# So many attempts have to fail in a row, in one network, before there is no reason to expect a direct path soon.
+VAIN: Final = 3
 # An attempt that fails within so many seconds has not failed for want of a path: it was ended by somebody.
 CROSSED: Final = 3.0
 
@@ -188,6 +190,7 @@ class Dialer:
         self._outcome: asyncio.Future[Failure | None] | None = None  # of the attempt that `_task` waits for
         self._refusal: Failure | None = None  # what was wrong with an answer to it
         self._failures = 0
+        self._fruitless = 0  # attempts that have failed in a row
         self._connected_at: float | None = None
         self._hush: Hush | None = None
         self._offline = False
@@ -200,9 +203,9 @@ class Dialer:
 
     @property
     def in_vain(self) -> bool:
-        """Whether there is no reason to expect a direct path soon: several attempts in a row have failed before this
-        one, or the peer is not called any more."""
-        return self._hush is not None or self._failures >= RELAYED_FAILURES
+        """Whether there is no reason to expect a direct path soon: several attempts in a row have failed, or the peer
+        is not called any more."""
+        return self._hush is not None or self._fruitless >= VAIN
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
@@ -277,7 +280,7 @@ class Dialer:
         came_back = online and (self._offline or (anew and self._target.state is PeerState.DISCONNECTED))
         self._offline = not online
         if came_back or anew:
-            self._failures = 0
+            self._failures = self._fruitless = 0
         if came_back and self._useful and self._target.state in (PeerState.CONNECTING, PeerState.DISCONNECTED):
             # That was meant for the peer as it was before: nobody will answer.
             self._stop("it has come back online")
@@ -297,6 +300,11 @@ class Dialer:
         if not self._asked_for:
             self._cancel_timer()
         self.poke()
+
+    def network_changed(self) -> None:
+        """This machine has another network, or has slept: what has failed before says nothing of what comes."""
+        self._failures = self._fruitless = 0
+        self.path_found()
 
     def signaling_lost(self) -> None:
         """The server is away: it is needed where the peer waits for it."""
@@ -323,6 +331,7 @@ class Dialer:
         match state:
             case PeerState.CONNECTED:
                 self._connected_at = self._timers.time()
+                self._fruitless = 0
                 self._hush = None
                 self._refusal = None
                 self._cancel_timer()
@@ -465,6 +474,8 @@ class Dialer:
         if self._target.state is PeerState.CONNECTED:
             return  # it has called us meanwhile, with the pinned key: whatever the server says, there it is
         self._offline = offline
+        if isinstance(error, PeerConnectionFailed):
+            self._fruitless += 1
         self._target.failed(error, key_changed=key_changed)
         self._finish(error)
         self._retry(not_before or 0.0)

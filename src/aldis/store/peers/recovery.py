@@ -92,7 +92,7 @@ class Recovery:
 
     def _call(self) -> None:
         for device in self._devices():
-            device.dialer.path_found()
+            device.dialer.network_changed()
 
     @property
     def _connections(self) -> list[PeerConnection]:
