@@ -46,7 +46,10 @@ class RelayWorld(PeerWorld):
         self.other: RelayWorld
         self.got: list[str] = []  # the messages that have arrived
         self.mailbox.on_message(lambda message: self.got.append(message.data.decode()))
-        client = SimpleNamespace(user_id=user_id, device=_DEVICE, seal_keys=self.seal_keys, relay=self._relayed)
+        keys = self.seal_keys
+        client = SimpleNamespace(
+            user_id=user_id, device=_DEVICE, seal_keys=keys, relay=self._relayed, suspect=self.suspect
+        )
         trust = Trust(self.identity, user_id, SERVER, MemoryPins())
         login = RelayLogin(cast(SignalingClient, client), self.identity, trust, self, self.spawn)
         login.registered(_LIMITS)
@@ -101,6 +104,9 @@ class RelayWorld(PeerWorld):
             self.wire.handshakes += 1
         event = RelayReceived(f"{self.user_id}/{_DEVICE}", sealed)
         self.wire.put(lambda: self.other.login.received(event))
+
+    def suspect(self) -> None:
+        raise AssertionError("the server takes everything at once")
 
     @property
     def login(self) -> RelayLogin:

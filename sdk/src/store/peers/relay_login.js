@@ -28,6 +28,7 @@ import { RelayListener } from './relay_listener.js';
 /**
  * @import { SignalingClient } from '../../client/client.js'
  * @import { RelayReceived } from '../../client/events.js'
+ * @import { Timers } from '../../client/timers.js'
  * @import { AldisError } from '../../errors.js'
  * @import { Identity } from '../../identity/keys.js'
  * @import { Handshake, Opened, SessionKeys } from '../../peer/sealing.js'
@@ -49,10 +50,13 @@ import { RelayListener } from './relay_listener.js';
  * @typedef {object} LoginContext The peers.
  * @property {(userId: string) => Peer | undefined} find
  * @property {(userId: string) => PathMode} pathMode The paths that may be used with a user.
+ * @property {Timers} timers
  */
 
 /** Bytes of a `relay` message beside `sealed`: its names, and the address of 193 characters at most, escaped. */
 const ENVELOPE = 1024;
+// Seconds for the server to take a message; then it is asked whether it is there. It answers at once, also what it refuses.
+const TAKEN = 2;
 const LARGEST_FRAME = sealing.FRAME_OVERHEAD + LARGEST_SENT;
 
 export class RelayLogin {
@@ -160,11 +164,14 @@ export class RelayLogin {
 
   /** Send a sealed message; returns when the server has taken it. Rejects as `SignalingClient.relay`. @param {string} to @param {Bytes} sealed */
   async send(to, sealed) {
+    const cancel = this.#context.timers.callLater(TAKEN, () => this.#client.suspect());
     try {
       await this.#client.relay(to, sealed);
     } catch (error) {
       this.#disabled ||= error instanceof RequestFailed && ['relay-disabled', 'unknown-type'].includes(error.code);
       throw error;
+    } finally {
+      cancel();
     }
   }
 

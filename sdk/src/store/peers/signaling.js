@@ -16,6 +16,7 @@ import { PARTS } from '../parts.js';
 import { CLOSED } from '../state.js';
 
 /**
+ * @import { Timers } from '../../client/timers.js'
  * @import { SignalingClient } from '../../client/client.js'
  * @import { PeerEvent, SignalingEvent, WatchEnded } from '../../client/events.js'
  * @import { AldisError } from '../../errors.js'
@@ -47,6 +48,7 @@ import { CLOSED } from '../state.js';
  * @property {(userId: string) => boolean} blocks Whether our user has blocked another one.
  * @property {(userId: string) => PathMode} pathMode The paths that may be used with a user.
  * @property {(privacy: Readonly<Privacy>) => void} privacyChanged The server has said who may see and call our user.
+ * @property {Timers} timers
  * @property {() => void} signalingLost The connection to the server is lost.
  * @property {() => void} registeredAgain We have registered with the server once more.
  * @property {(userId: string) => void} named We have registered, under this name.

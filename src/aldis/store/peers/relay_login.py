@@ -38,6 +38,10 @@ from aldis.protocol.messages import Limits
 
 _log = logging.getLogger(__name__)
 
+# Seconds for the server to take a message; then it is asked whether it is there. It answers at once, also what it
+# refuses.
+TAKEN: Final = 2.0
+
 # Bytes of a `relay` message beside `sealed`: its names, and the address of 193 characters at most, escaped.
 _ENVELOPE: Final = 1024
 _LARGEST_FRAME: Final = sealing.FRAME_OVERHEAD + LARGEST_SENT
@@ -164,12 +168,15 @@ class RelayLogin:
 
     async def send(self, to: str, sealed: bytes) -> None:
         """Send a sealed message; returns when the server has taken it. Raises `AldisError`."""
+        doubt = asyncio.get_running_loop().call_later(TAKEN, self._client.suspect)
         try:
             await self._client.relay(to, sealed)
         except RequestFailed as error:
             if error.code in (ErrorCode.RELAY_DISABLED, ErrorCode.UNKNOWN_TYPE):
                 self._disabled = True
             raise
+        finally:
+            doubt.cancel()
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
