@@ -34,3 +34,7 @@ async def test_the_page_says_that_messages_go_sealed_through_the_server(arrive: 
         await expect(conversation.button("Start an audio call")).to_be_disabled()
         title = "A call needs a direct connection, or a TURN server"
         await expect(conversation.button("Start a video call")).to_have_attribute("title", title)
+    await with_bob.panel.get_by_role("button", name="What works from here?").click()
+    await expect(with_bob.panel.get_by_role("listitem").last).to_have_text(
+        "Sealed, through this server: works, for messages and small files."
+    )

@@ -532,9 +532,10 @@ export class Session {
     if (names.length) this.#store?.watch(...names).catch(() => {});
   }
 
-  /** By which ways others are reached from here. Rejects with what went wrong. */
-  ways() {
-    return this.#need().ways();
+  /** By which ways others are reached from here, and whether somebody is reached through the server. Rejects with what went wrong. */
+  async ways() {
+    const ways = await this.#need().ways();
+    return { ...ways, isRelayed: this.people.list.some(({ isRelayed }) => isRelayed) };
   }
 
   #need() {

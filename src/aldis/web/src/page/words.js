@@ -454,12 +454,14 @@ const TURN_WAYS = {
 /**
  * By which ways others are reached, one line for each.
  *
- * @param {{ direct: string, turn: string, relay: boolean }} ways
+ * @param {{ direct: string, turn: string, relay: boolean, isRelayed: boolean }} ways `relay` is what the server allows,
+ *   `isRelayed` what is seen to work.
  */
-export function waysInWords({ direct, turn, relay }) {
+export function waysInWords({ direct, turn, relay, isRelayed }) {
+  const sealed = isRelayed ? 'works' : 'allowed, not in use now';
   return [
     `Direct connections: ${listed(DIRECT, direct) ?? ''}`,
     `TURN server: ${listed(TURN_WAYS, turn) ?? ''}`,
-    `Sealed, through this server: ${relay ? 'works, for messages and small files.' : 'not offered.'}`,
+    `Sealed, through this server: ${relay ? `${sealed}, for messages and small files.` : 'not offered.'}`,
   ];
 }
