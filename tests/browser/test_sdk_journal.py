@@ -233,9 +233,10 @@ async def test_the_journal_goes_with_its_identity(arrive: Arrive) -> None:
     await alice.run("await store.send('bob', 'queued').whenStored();")
     second = await alice.another()
     await second.run("await sdk.Identity.remove('alice');")
+    # The browser tells the first tab in its own time.
+    await alice.until("store.state.journalError?.name === 'JournalInUse'")
     failed = await alice.fails("store.send('bob', 'more').whenStored()")
     assert failed["name"] == "DeliveryFailed"
-    await alice.until("store.state.journalError?.name === 'JournalInUse'")
     await alice.page.close()
     await second.run("window.journal = await sdk.openJournal('alice', { wait: true });")
     assert await second.get("journal.queued") == []
