@@ -75,6 +75,25 @@ class Attack(ABC):
         return await Wire.dial(self.target, next(self._sources), **more)
 
 
+class Opening(Attack):
+    """Connections that come, do the same thing, and are reset."""
+
+    at_once = 16
+
+    async def once(self) -> None:
+        wire = await self.dial()
+        try:
+            await self.begin(wire)
+        finally:
+            wire.abort()
+
+    async def begin(self, wire: Wire) -> None:
+        """What each does."""
+
+    async def strike(self) -> None:
+        await together(forever(self.once) for _ in range(self.at_once))
+
+
 class Flood(Attack):
     """The same bytes as fast as the server takes them."""
 

@@ -8,7 +8,7 @@ import random
 from contextlib import suppress
 
 from aldis.identity.keys import Identity
-from benchmarks.attack.attack import Attack, Flood, attack, each_of, flood, forever, idle, key_of, together
+from benchmarks.attack.attack import Attack, Flood, Opening, attack, each_of, flood, forever, idle, key_of, together
 from benchmarks.attack.wire import BINARY, PING, TEXT, Refused, Wire, frame, handshake, many, text
 
 
@@ -89,21 +89,12 @@ class ClassicStrangers(Holding):
 
 
 @attack("pipelined-gets")
-class PipelinedGets(Attack):
+class PipelinedGets(Opening):
     """Requests for the page, 200 in each packet."""
 
-    async def strike(self) -> None:
-        request = f"GET /healthz HTTP/1.1\r\nHost: {self.target.host}\r\n\r\n".encode() * 200
-
-        async def once() -> None:
-            wire = await self.dial()
-            try:
-                await wire.send(request)
-                await wire.discard()
-            finally:
-                wire.abort()
-
-        await together(forever(once) for _ in range(16))
+    async def begin(self, wire: Wire) -> None:
+        await wire.send(f"GET /healthz HTTP/1.1\r\nHost: {self.target.host}\r\n\r\n".encode() * 200)
+        await wire.discard()
 
 
 @attack("pages-unread")

@@ -9,38 +9,34 @@ from contextlib import suppress
 from itertools import count
 from typing import ClassVar
 
-from benchmarks.attack.attack import Attack, Flood, attack, each_of, forever, key_of, sealed, together
+from benchmarks.attack.attack import Attack, Flood, Opening, attack, each_of, forever, key_of, sealed, together
 from benchmarks.attack.doors import Holding
 from benchmarks.attack.honest import TRAVELLER
-from benchmarks.attack.tls import hello
+from benchmarks.attack.tls import TlsOpening, hello
 from benchmarks.attack.tricks import Requests
-from benchmarks.attack.wire import TEXT, frame, handshake, many, text
+from benchmarks.attack.wire import TEXT, Target, Wire, frame, handshake, many, text
 
 EVERYWHERE = 250
 
 
-class Heads(Attack):
+class Heads(Opening):
     """Requests for a WebSocket with more in their heads than anybody needs, from 250 addresses."""
 
     addresses = EVERYWHERE
+    at_once = 32
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._request = handshake(target.host, subprotocol=None)[:-2] + self.lines().encode() + b"\r\n"
+        assert len(self._request) < 16_000
 
     def lines(self) -> str:
         """What is in the head beside the usual."""
         raise NotImplementedError
 
-    async def strike(self) -> None:
-        request = handshake(self.target.host, subprotocol=None)[:-2] + self.lines().encode() + b"\r\n"
-        assert len(request) < 16_000
-
-        async def once() -> None:
-            wire = await self.dial()
-            try:
-                await wire.send(request)
-                await wire.receive_raw()
-            finally:
-                wire.abort()
-
-        await together(forever(once) for _ in range(32))
+    async def begin(self, wire: Wire) -> None:
+        await wire.send(self._request)
+        await wire.receive_raw()
 
 
 @attack("many-headers")
@@ -81,43 +77,33 @@ class ManyTags(Requests):
 
 
 @attack("frames-at-once")
-class FramesAtOnce(Attack):
+class FramesAtOnce(Opening):
     """Requests for a WebSocket with 60 KB of frames right behind them, from 250 addresses."""
 
     addresses = EVERYWHERE
+    at_once = 32
 
-    async def strike(self) -> None:
-        blob = handshake(self.target.host) + many(text({"type": "ping"}), 60_000)
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._blob = handshake(target.host) + many(text({"type": "ping"}), 60_000)
 
-        async def once() -> None:
-            wire = await self.dial()
-            try:
-                await wire.send(blob)
-                await wire.discard()
-            finally:
-                wire.abort()
-
-        await together(forever(once) for _ in range(32))
+    async def begin(self, wire: Wire) -> None:
+        await wire.send(self._blob)
+        await wire.discard()
 
 
 @attack("heads-byte-by-byte")
-class HeadsByteByByte(Attack):
+class HeadsByteByByte(Opening):
     """Heads of 15 KB of which each packet has one byte, on 50 connections."""
 
-    async def strike(self) -> None:
+    at_once = 50
+
+    async def begin(self, wire: Wire) -> None:
         head = handshake(self.target.host)[:-2] + b"X-Padding: " + b"x" * 15_000
-
-        async def once() -> None:
-            wire = await self.dial()
-            try:
-                for at in range(len(head)):
-                    wire.sock.send(head[at : at + 1])
-                    if at % 50 == 0:
-                        await asyncio.sleep(0)
-            finally:
-                wire.abort()
-
-        await together(forever(once) for _ in range(50))
+        for at in range(len(head)):
+            wire.sock.send(head[at : at + 1])
+            if at % 50 == 0:
+                await asyncio.sleep(0)
 
 
 @attack("half-closed")
@@ -305,13 +291,14 @@ class ReplyIds(Flood):
 
 
 @attack("tls-large-hellos")
-class LargeHellos(Attack):
+class LargeHellos(TlsOpening):
     """First flights of TLS of 15 KB, most of it an extension that nobody knows, from 250 addresses."""
 
-    tls = True
     addresses = EVERYWHERE
+    at_once = 32
 
-    async def strike(self) -> None:
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
         body = bytearray(hello()[5:])
         # RFC 8446 section 4.1.2: type and length, version, random, session id, suites, compressions, extensions.
         at = 4 + 2 + 32
@@ -322,14 +309,8 @@ class LargeHellos(Attack):
         body[at : at + 2] = (int.from_bytes(body[at : at + 2], "big") + len(extension)).to_bytes(2, "big")
         body[at + 2 : at + 2] = extension  # before the others: the last one may have to stay the last
         body[1:4] = (len(body) - 4).to_bytes(3, "big")
-        record = b"\x16\3\1" + len(body).to_bytes(2, "big") + bytes(body)
+        self._record = b"\x16\3\1" + len(body).to_bytes(2, "big") + bytes(body)
 
-        async def once() -> None:
-            wire = await self.dial()
-            try:
-                await wire.send(record)
-                await wire.receive_raw()
-            finally:
-                wire.abort()
-
-        await together(forever(once) for _ in range(32))
+    async def begin(self, wire: Wire) -> None:
+        await wire.send(self._record)
+        await wire.receive_raw()

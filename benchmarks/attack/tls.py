@@ -6,7 +6,7 @@ import asyncio
 import os
 import ssl
 
-from benchmarks.attack.attack import Attack, Flood, attack, forever, together
+from benchmarks.attack.attack import Attack, Flood, Opening, attack, forever, together
 from benchmarks.attack.doors import Holding
 from benchmarks.attack.wire import Target, Tls, Wire, text, tls_context
 
@@ -18,28 +18,14 @@ def hello() -> bytes:
     return tls.to_send()
 
 
-class Opening(Attack):
-    """Connections that come, do the same thing, and are reset."""
+class TlsOpening(Opening):
+    """The same with TLS."""
 
     tls = True
-    at_once = 16
-
-    async def once(self) -> None:
-        wire = await self.dial()
-        try:
-            await self.begin(wire)
-        finally:
-            wire.abort()
-
-    async def begin(self, wire: Wire) -> None:
-        """What each does."""
-
-    async def strike(self) -> None:
-        await together(forever(self.once) for _ in range(self.at_once))
 
 
 @attack("tls-handshakes")
-class TlsHandshakes(Opening):
+class TlsHandshakes(TlsOpening):
     """Whole handshakes of TLS 1.3, and nothing after them."""
 
     async def begin(self, wire: Wire) -> None:
@@ -47,7 +33,7 @@ class TlsHandshakes(Opening):
 
 
 @attack("tls-handshakes-1.2")
-class OlderHandshakes(Opening):
+class OlderHandshakes(TlsOpening):
     """Whole handshakes of TLS 1.2, and nothing after them."""
 
     async def begin(self, wire: Wire) -> None:
@@ -62,7 +48,7 @@ class HandshakesEverywhere(TlsHandshakes):
 
 
 @attack("tls-first-flights")
-class FirstFlights(Opening):
+class FirstFlights(TlsOpening):
     """First flights of TLS, whose answer nobody reads: the server signs, the client computes nothing."""
 
     def __init__(self, target: Target) -> None:
@@ -75,7 +61,7 @@ class FirstFlights(Opening):
 
 
 @attack("tls-noise")
-class TlsNoise(Opening):
+class TlsNoise(TlsOpening):
     """Bytes at random instead of a handshake."""
 
     async def begin(self, wire: Wire) -> None:

@@ -64,6 +64,14 @@ def online(worlds: list[World], user_id: str) -> list[bool]:
     return [world.hub.online(user_id) for world in worlds]
 
 
+def pass_seconds(cluster: RedisCluster, seconds: int) -> None:
+    """So many ticks, and what they bring about."""
+    for _ in range(seconds):
+        for world in cluster.worlds:
+            world.pass_time(1)
+        cluster.settle()
+
+
 def test_the_users_of_a_node_that_is_killed_are_offline_and_leave_nothing(
     cluster: RedisCluster, redis: RedisServer
 ) -> None:
@@ -135,10 +143,7 @@ def test_who_has_left_elsewhere_is_not_online_again_for_long_at_a_node_that_was_
     old.lose()  # node 1 has stood still, and reads now that this connection is gone
     cluster.renew(1)
     carol.lose()  # and this one
-    for _ in range(5):
-        for world in cluster.worlds:
-            world.pass_time(1)
-        cluster.settle()
+    pass_seconds(cluster, 5)
     assert sees(cluster, alice, "bob") == []
     assert sees(cluster, alice, "carol") == []
 
@@ -155,10 +160,7 @@ def test_who_has_left_elsewhere_unheard_has_left_everywhere(
     assert sees(cluster, alice, "bob") == ["main"]
     cluster.cut_off(1)
     cluster.until_healthy()
-    for _ in range(5):
-        for world in cluster.worlds:
-            world.pass_time(1)
-        cluster.settle()
+    pass_seconds(cluster, 5)
     assert sees(cluster, alice, "bob") == []
 
 
@@ -368,14 +370,6 @@ def renew_all(cluster: RedisCluster) -> None:
     cluster.settle()
 
 
-def pass_ticks(cluster: RedisCluster) -> None:
-    """The keys are looked up; then what is different is put right, and looked up once more."""
-    for _ in range(4):
-        for world in cluster.worlds:
-            world.pass_time(1)
-        cluster.settle()
-
-
 def test_names_that_were_lost_with_the_data_are_bound_to_their_keys_again(
     cluster: RedisCluster, redis: RedisServer
 ) -> None:
@@ -389,7 +383,7 @@ def test_names_that_were_lost_with_the_data_are_bound_to_their_keys_again(
     world.keys.clear()
     world.privacies.clear()
     renew_all(cluster)
-    pass_ticks(cluster)
+    pass_seconds(cluster, 4)  # the keys are looked up, what is different is put right, and looked up once more
     assert [client.closed for client in (alice, bob, phone, eve)] == [None] * 4
     assert (world.keys, world.privacies) == before
     assert sees(cluster, alice, "bob") == ["phone", "main"]
@@ -402,7 +396,7 @@ def test_a_lost_name_that_somebody_else_has_by_now_is_theirs(cluster: RedisClust
     cluster.worlds[0].keys.pop("bob")
     cluster.worlds[0].keys["bob"] = identity_of("somebody else").public_key
     renew_all(cluster)
-    pass_ticks(cluster)
+    pass_seconds(cluster, 4)  # the keys are looked up, what is different is put right, and looked up once more
     assert bob.closed is not None
     assert bob.closed[0] == CloseCode.UNAUTHORIZED
     assert alice.closed is None
@@ -416,7 +410,7 @@ def test_a_name_that_was_released_during_an_outage_is_not_taken_for_lost(
     cluster.worlds[0].keys.pop("bob")  # and this word does not come
     count_lost(cluster, redis, 1)
     renew_all(cluster)
-    pass_ticks(cluster)
+    pass_seconds(cluster, 4)  # the keys are looked up, what is different is put right, and looked up once more
     assert bob.closed == (CloseCode.UNAUTHORIZED, "the name was released")
     assert alice.closed is None
     assert "bob" not in cluster.worlds[0].keys
@@ -433,10 +427,7 @@ def test_who_is_blocked_during_an_outage_is_blocked_after_it(cluster: RedisClust
     cluster.until_unsaid(1)
     redis.start()
     cluster.until_healthy()
-    for _ in range(3):  # the keys are looked up; then the table is put right
-        for world in cluster.worlds:
-            world.pass_time(1)
-        cluster.settle()
+    pass_seconds(cluster, 3)  # the keys are looked up; then the table is put right
     assert sees(cluster, eve, "bob") == []
     assert bob.closed is None
 
