@@ -46,9 +46,12 @@ async def relays(source: EngineEnd, target: EngineEnd) -> None:
 
 
 async def talk_over_a_relay(name: str, *servers: IceServer, way: str) -> None:
-    """Two ends of which each knows nothing of the other but its address at the TURN server, which it reaches by
-    `way`."""
-    config = EngineConfig(ice_servers=servers, allow_loopback=True)
+    """Two ends that have no address but the one at the TURN server, which each reaches by `way`.
+
+    Of an end that also has its own sockets, the pair of such a socket and the other's relay could answer first: the
+    server permits a peer by its IP, and here all have the same one.
+    """
+    config = EngineConfig(ice_servers=servers, allow_loopback=True, relay_only=True)
     async with nothing_left_behind():
         offerer, answerer = EngineEnd(name, config), EngineEnd(name, config)
         try:
