@@ -171,3 +171,25 @@ async def test_the_focus_is_never_lost(arrive: Arrive, tmp_path: Path) -> None:
     await with_bob.button("Remove all the same").press("Enter")
     await expect(alice.listed("bob")).to_be_hidden()
     await expect(page.get_by_role("main")).to_be_focused()
+
+
+async def test_the_focus_stays_where_it_is_while_the_connection_comes_and_goes(arrive: Arrive) -> None:
+    bob = await window(arrive, "bob")
+    alice = await window(arrive)
+    await alice.start("alice")
+    with_alice = await bob.talk_to("alice")
+    with_bob = await (await alice.open("bob")).connected()
+    await with_bob.button("Remove from the list").focus()
+    await bob.page.goto("about:blank")
+    await expect(with_bob.button("Connect now")).to_be_visible()  # the buttons are new ones
+    await expect(with_bob.button("Remove from the list")).to_be_focused()
+
+    await with_bob.button("Block…").press("Enter")
+    await expect(with_bob.button("Cancel")).to_be_focused()
+    await bob.page.goto("/")  # it remembers its name
+    await bob.talk_to("alice")
+    await with_alice.connected()
+    await with_bob.connected()
+    await expect(with_bob.button("Cancel")).to_be_focused()
+    await with_bob.button("Cancel").press("Enter")
+    await expect(with_bob.button("Block…")).to_be_focused()

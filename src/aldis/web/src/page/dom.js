@@ -133,18 +133,28 @@ export function fill(parent, key, children) {
 const filled = new WeakMap();
 
 /**
- * When the focus is in what `change` removes, it goes to what is around: whoever uses the keyboard would have to begin
- * again at the top of the page. Whatever has a tabindex takes it.
+ * When the focus is in what `change` removes or moves, it comes back to the same element, else to the new button of the
+ * same name, else it goes to what is around: whoever uses the keyboard would have to begin again at the top of the page.
+ * Whatever has a tabindex is what is around.
  *
  * @param {HTMLElement} parent
  * @param {() => void} change
  */
 function keepFocus(parent, change) {
-  const focused = document.activeElement;
+  const focused = /** @type {HTMLElement | null} */ (document.activeElement);
+  const had = focused !== null && focused !== document.body && parent.contains(focused);
   change();
-  if (focused && focused !== document.body && !focused.isConnected) {
-    /** @type {HTMLElement | null} */ (parent.closest('[tabindex]'))?.focus();
-  }
+  if (!had || document.activeElement === focused) return;
+  const name = nameOf(focused);
+  const same = focused.isConnected
+    ? focused
+    : [...parent.querySelectorAll('button')].find((button) => nameOf(button) === name);
+  (same ?? /** @type {HTMLElement | null} */ (parent.closest('[tabindex]')))?.focus();
+}
+
+/** @param {Element} button */
+function nameOf(button) {
+  return button.getAttribute('aria-label') ?? button.textContent;
 }
 
 /** @param {Child} child @returns {child is Node | string} */
@@ -174,7 +184,9 @@ export function listIn(parent, make) {
       let view = views.get(item);
       if (!view) views.set(item, (view = make(item)));
       view.render();
-      if (parent.children[index] !== view.element) parent.insertBefore(view.element, parent.children[index] ?? null);
+      if (parent.children[index] === view.element) return;
+      const { element } = view;
+      keepFocus(parent, () => parent.insertBefore(element, parent.children[index] ?? null));
     });
   };
 }

@@ -123,7 +123,8 @@ export function connectionPanel(session, person, close) {
         keysOf(session, person),
       );
       const idle = !connected && person.presence !== 'connecting' && !person.isShut;
-      fill(action, `${idle} ${asking} ${person.blocked} ${isContact()}`, () => actions(idle));
+      // A question stays as it is until it is answered.
+      fill(action, asking ?? `${idle} ${person.blocked} ${isContact()}`, () => actions(idle));
     },
   };
   return view;
