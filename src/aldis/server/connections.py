@@ -23,7 +23,7 @@ MEASURED_ONE_IN: Final = 16
 # Measured.
 BENEATH_TLS: Final = 100_000
 # How many seconds' worth a connection may say at once: two peers that connect send some hundred messages in a moment.
-BURST_SECONDS: Final = 2.0
+BURST_SECONDS: Final = 2
 # What all connections together are read in one turn of the loop without waiting: so many tiny frames that wait, or as
 # many half KiB of further reads.
 CROWD: Final = 256
@@ -155,8 +155,8 @@ class Connections:
         self.closes: Counter[int] = Counter()
         # Kept here because every message uses it.
         self.received: Received = cast(Any, hub.received)
-        # Relayed messages since the last measured one. The first one is measured.
-        self.unmeasured = MEASURED_ONE_IN - 1
+        # Relayed messages until one is measured. The first one is.
+        self.unmeasured = 1
         self._open: set[OpenConnection] = set()
         self.limit_rates(messages_per_second, bytes_per_second)
         self.limit_queues(outgoing_queue_bytes)
@@ -204,7 +204,7 @@ class Connections:
         # In units: a message is one, or as many as its bytes are worth.
         self.units_per_second = float(messages_per_second)
         self.burst = BURST_SECONDS * messages_per_second
-        self.reserve = self.burst / 2
+        self.reserve = self.burst // 2
         self.parked = min(PARKED_UNITS, self.burst)
         self.unit_bytes = max(bytes_per_second // messages_per_second, 1)
         for connection in self._open:
@@ -275,7 +275,7 @@ class Connections:
 
     def measure(self, began: float) -> None:
         """Record the time of one relayed message. `began` is when it was read."""
-        self.unmeasured = 0
+        self.unmeasured = MEASURED_ONE_IN
         self.hub.stats.relay_seconds.observe(monotonic() - began)
 
     def ban(self, ban: Ban) -> int:

@@ -36,7 +36,7 @@ from aldis.hub.backlog import Backlog
 from aldis.hub.sessions import Session, Write
 from aldis.protocol.codes import CloseCode
 from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason
-from aldis.server.connections import BYTES_AT_ONCE, MEASURED_ONE_IN, OTHER, Connections, lose
+from aldis.server.connections import BYTES_AT_ONCE, OTHER, Connections, lose
 from aldis.server.logs import get_logger
 from aldis.server.refusals import REASONS
 from aldis.server.routes import UpgradeRequest
@@ -267,7 +267,7 @@ class ClientConnection(WSListener):
             self._fault(error)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if transport.is_close_frame_sent:  # by us, or by picows after a broken frame; picows then reads on
+        if self._closing:  # a close is sent, by us or by picows after a broken frame; picows then reads on
             if frame.msg_type is _CLOSE:
                 transport.disconnect()
             else:
@@ -289,7 +289,7 @@ class ClientConnection(WSListener):
                     return
                 # Of several connections that speak by turns none ever speaks for long.
                 size = frame.payload_size
-                cost = spoken = 1 if size < connections.unit_bytes else 1 + size // connections.unit_bytes
+                cost = spoken = 1 + size // connections.unit_bytes
                 if connections.speaking is self:
                     spoken += connections.spoken
                 else:
@@ -305,8 +305,8 @@ class ClientConnection(WSListener):
                     received = connections.received
                     if received(self._session, text, now, size):
                         connections.at_once -= 1 if size < BYTES_AT_ONCE else 1 + size // BYTES_AT_ONCE
-                        connections.unmeasured += 1
-                        if connections.unmeasured == MEASURED_ONE_IN:
+                        connections.unmeasured = unmeasured = connections.unmeasured - 1
+                        if not unmeasured:
                             connections.measure(now)
                     else:
                         connections.at_once -= OTHER * cost
@@ -331,8 +331,8 @@ class ClientConnection(WSListener):
     def _handle(self, text: str, now: float) -> None:
         connections = self._connections
         if connections.received(self._session, text, now):
-            connections.unmeasured += 1
-            if connections.unmeasured == MEASURED_ONE_IN:
+            connections.unmeasured -= 1
+            if not connections.unmeasured:
                 connections.measure(now)
         elif self._session is not None and self._session.charged:
             self._charge(self._session)
@@ -384,9 +384,10 @@ class ClientConnection(WSListener):
     def _refill(self, now: float) -> float:
         """Work out what the connection may say, and from when on: `now`, or later."""
         connections = self._connections
-        left = max(self._left, -connections.burst) + (now - self._left_at) * connections.units_per_second
-        self._left = left = min(left, connections.burst)
-        self._left_at = now
+        # Whole units, with which the many that only spend reckon faster. The rest of one counts the next time.
+        gained = int((now - self._left_at) * connections.units_per_second)
+        self._left_at += gained / connections.units_per_second
+        self._left = left = min(max(self._left, -connections.burst) + gained, connections.burst)
         # Once parked it stays so for some units, since a timer for each would cost more than they do.
         return now if left >= 1 else now + (connections.parked - left) / connections.units_per_second
 
