@@ -247,13 +247,13 @@ async def test_a_recipient_who_does_not_come_back_is_absent(town: Town) -> None:
     assert alice.results == [RelayResult.ABSENT]
 
 
-async def test_of_what_is_kept_for_a_lost_recipient_a_sender_has_a_third(town: Town) -> None:
+async def test_of_what_is_kept_for_a_lost_recipient_a_stranger_has_two_ninths(town: Town) -> None:
     alice, bob = Sender(town), town.join("bob")
     bob.lose()
     for number in range(KEPT + 1):
         alice.send("bob", str(number))
     await town.settle()
-    kept = KEPT // 3
+    kept = KEPT * 2 // 9
     assert alice.results == [None] * kept + [RelayResult.LIMITED] * (KEPT + 1 - kept)
     bob = come_back(town, "bob", bob)
     await town.settle()
@@ -290,7 +290,7 @@ async def test_a_sender_has_a_share_of_what_waits_for_a_recipient_that_does_not_
     friend.send("bob", "hello")
     await town.settle()
     sent = stranger.results.count(RelayResult.SENT)
-    assert UNSENT // 4 < sent * 1000 < UNSENT // 3
+    assert UNSENT // 6 < sent * 1000 < UNSENT * 2 // 9
     assert set(stranger.results[sent:]) == {RelayResult.LIMITED}
     assert friend.results == [RelayResult.SENT]
     assert reasons(bob)[-1] == "hello"
@@ -378,7 +378,7 @@ async def test_sealed_messages_wait_for_a_lost_client_and_use_no_room_of_others(
     bob.lose()
     for number in range(200):
         alice.send("bob", str(number))
-    for number in range(KEPT // 3):
+    for number in range(KEPT * 2 // 9):
         carol.send("bob", f"of carol {number}")
     await town.settle()
     assert set(alice.results) == {None, RelayResult.LIMITED}
@@ -387,7 +387,7 @@ async def test_sealed_messages_wait_for_a_lost_client_and_use_no_room_of_others(
     come_back(town, "bob", bob)
     await town.settle()
     assert alice.results.count(RelayResult.SENT) == len(kept)
-    assert carol.results == [RelayResult.SENT] * (KEPT // 3)
+    assert carol.results == [RelayResult.SENT] * (KEPT * 2 // 9)
 
 
 async def test_a_full_window_refuses_sealed_messages_alone(town: Town) -> None:

@@ -124,14 +124,14 @@ def test_what_the_client_has_confirmed_makes_room() -> None:
 
 
 def test_a_session_that_outgrew_its_bounds_can_be_resumed_once_the_client_has_caught_up() -> None:
-    world = World(resume_messages=3)
+    world = World(resume_messages=6)
     alice, bob = world.client("alice"), world.client("bob")
-    for n in range(4):
+    for n in range(7):
         bob.send(**BYE, reason=str(n))
-    alice.send(type="received", count=4)
+    alice.send(type="received", count=7)
     alice.lose()
     bob.send(**BYE, reason="last")
-    assert [m.get("reason") for m in resume(world, alice, received=4).take()[1:]] == ["last"]
+    assert [m.get("reason") for m in resume(world, alice, received=7).take()[1:]] == ["last"]
 
 
 def test_a_client_cannot_confirm_what_was_never_sent() -> None:
@@ -149,7 +149,7 @@ def test_a_stranger_with_300_messages_ends_no_resume_window_and_voids_nothing() 
         mallory.send(**BYE, id=number)
     refused = mallory.take()
     assert {(m["code"], m["temporary"], m["retryAfter"]) for m in refused} == {("rate-limited", True, 2.0)}
-    assert 300 - 100 < len(refused) < 300 - 80, "the rest waits"
+    assert len(refused) == 300 - 56, "the rest waits"
     for _ in range(300):
         mallory.send(**BYE)
     assert mallory.take() == [], "no reply to what has no id"
@@ -167,7 +167,7 @@ def test_a_stranger_with_300_messages_ends_no_resume_window_and_voids_nothing() 
 
 
 def test_a_client_that_reads_again_may_be_sent_more() -> None:
-    world = World(unsent_bytes=3000)
+    world = World(unsent_bytes=6000)
     alice, bob = world.client("alice"), world.client("bob")
     alice.full = True
     for number in range(3):
@@ -316,7 +316,7 @@ def test_what_comes_after_the_hub_has_hung_up_is_void() -> None:
 
 def test_a_ticket_confirms_what_has_come_so_a_client_may_be_lost_again_and_again() -> None:
     """In a train a connection may last a second, too short to confirm anything else."""
-    world = World(resume_messages=8)
+    world = World(resume_messages=16)
     alice, bob = world.client("alice"), world.client("bob")
     received = 0
     for number in range(40):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aldis.hub.networks import network_of
+from aldis.hub.networks import group_of, network_of
 
 
 @pytest.mark.parametrize("loopback", [False, True])
@@ -32,3 +32,9 @@ def test_a_limit_that_keeps_clients_out_does_not_count_this_machine(address: str
 @pytest.mark.parametrize("address", ["", "no address"])
 def test_what_is_no_address_is_not_counted(address: str) -> None:
     assert network_of(address, loopback=False) is network_of(address, loopback=True) is None
+
+
+def test_a_user_of_an_unknown_network_shares_with_nobody() -> None:
+    assert group_of("192.0.2.1", "alice") == group_of("192.0.2.1", "bob") == network_of("192.0.2.1", loopback=False)
+    groups = {group_of(address, user) for address in ("", "127.0.0.1") for user in ("alice", "bob")}
+    assert len(groups) == 2

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from aldis.hub.detached import SHARE_BYTES, DetachedSessions, message_bytes
 from aldis.hub.later_turns import Part
 from aldis.hub.lookups import PendingLookups
+from aldis.hub.networks import group_of
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
 from aldis.hub.privacy_policies import PrivacyPolicies
@@ -44,6 +45,33 @@ def advance(session: Session, event: StageEvent) -> None:
     session.stage = TABLE[session.stage][event]
     if event is not StageEvent.CLAIMED:
         session.claim = None
+
+
+def _may_use(
+    shares: Shares, session: Session, sender: Session, messages: int, size: int, left: tuple[float, float]
+) -> bool:
+    """Use room for so many messages to a session, of what is left: messages and bytes. False when that is more than the
+    sender's share."""
+    address = "" if sender.connection is None else sender.connection.address
+    return shares.take(
+        sender.user_id,
+        messages,
+        size,
+        friend=_is_friend(session, sender),
+        network=group_of(address, sender.user_id),
+        messages_left=left[0],
+        bytes_left=left[1],
+    )
+
+
+def _is_friend(session: Session, sender: Session) -> bool:
+    """Whether the user of a session has chosen somebody: watches them, has them as a contact, or is the same."""
+    name, privacy = sender.user_id, session.privacy
+    if not sender.dialect.proves:
+        return False
+    if name == session.user_id or (session.watches and name in session.watches):
+        return True
+    return privacy is not None and name in privacy.settings.contacts
 
 
 class Lifecycle:
@@ -300,8 +328,8 @@ class Lifecycle:
         frames = [frame] if news is None else [news, frame]
         size = sum(map(len, frames))
         if session.connection is not None:
-            left = self._settings.unsent_bytes - shares.size
-            if not shares.take(sender, 1, size + FRAME_BYTES, bytes_left=left, messages_left=inf):
+            unsent = inf, self._settings.unsent_bytes - shares.size
+            if not _may_use(shares, session, receipt[0], 1, size + FRAME_BYTES, unsent):
                 return RelayResult.LIMITED
             self._watchers.forget_untold(session, sender)
             for one in frames:
@@ -310,13 +338,8 @@ class Lifecycle:
         replay, senders = session.replay, len(shares)
         if replay is None or session not in self.detached:
             return RelayResult.ABSENT
-        if not shares.take(
-            sender,
-            len(frames),
-            size,
-            bytes_left=replay.bytes_left,
-            messages_left=replay.messages_left,
-        ):
+        left = replay.messages_left, replay.bytes_left
+        if not _may_use(shares, session, receipt[0], len(frames), size, left):
             return RelayResult.LIMITED
         if news is not None:
             self._watchers.forget_untold(session, sender)
@@ -373,8 +396,8 @@ class Lifecycle:
             return RelayResult.LIMITED
         shares = Shares() if session.shares is None else session.shares
         sealed = shares.sealed or Shares()
-        bytes_left, messages_left = replay.sealed_bytes_left, replay.sealed_left
-        if not sealed.take(sender, 1, len(frame), bytes_left=bytes_left, messages_left=messages_left):
+        left = replay.sealed_left, replay.sealed_bytes_left
+        if not _may_use(sealed, session, receipt[0], 1, len(frame), left):
             return RelayResult.LIMITED
         session.shares, shares.sealed = shares, sealed
         if news is not None:

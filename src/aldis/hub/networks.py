@@ -11,6 +11,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 IPV6_PREFIX: Final = 8  # bytes: a /64
+# Before the name of a user that stands for a network: longer than any network.
+_ALONE: Final = b"only the user "
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 
@@ -51,3 +53,13 @@ def network_of(text: str, *, loopback: bool) -> bytes | None:
     if address is None or (address.is_loopback and not loopback):
         return None
     return address.packed if isinstance(address, IPv4Address) else address.packed[:IPV6_PREFIX]
+
+
+def group_of(address: str, user_id: str) -> bytes:
+    """Who shares a limit that many clients share by their networks: the network of a client.
+
+    Where that is not known, because the client is at another node, or a proxy on this machine tells no address, its
+    user alone.
+    """
+    network = network_of(address, loopback=False)
+    return _ALONE + user_id.encode() if network is None else network
