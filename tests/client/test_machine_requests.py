@@ -501,6 +501,51 @@ def test_a_restored_watch_that_the_server_refuses_is_told_and_not_asked_for_agai
     assert [message["type"] for message in bench.take()] == ["register", "prove"]
 
 
+ENDED = {"message": "too many watchers", "code": "over-capacity", "temporary": True, "retryAfter": 60}
+
+
+def test_a_watch_that_the_server_ends_is_told_and_not_asked_for_again() -> None:
+    bench = joined()
+    (number,) = bench.do(lambda m, now: m.watch(["bob", "carol"], now))
+    bench.say(type="ack", re=number)
+    bench.take_events()
+    bench.say(type="presence", userId="bob", online=True, ended=ENDED)
+    (ended,) = bench.take_events()
+    assert isinstance(ended, WatchEnded)
+    assert isinstance(ended.error, RequestFailed)
+    assert (ended.user_ids, ended.error.code, ended.error.retry_after) == (("bob",), "over-capacity", 60)
+    bench.say(type="presence", userId="bob", online=False)
+    bench.say(type="presence", userId="bob", online=False, ended=ENDED)
+    assert bench.take_events() == []
+    bench.reconnect(session="s2")
+    assert bench.sent[-1]["userIds"] == ["carol"]
+
+
+@pytest.mark.parametrize("answer", ["ack", "error", "unwatch"])
+def test_a_watch_that_the_server_ends_while_it_is_asked_for_again(answer: str) -> None:
+    bench = joined()
+    (number,) = bench.do(lambda m, now: m.watch(["bob", "carol"], now))
+    for name in ("bob", "carol"):
+        bench.say(type="presence", userId=name, online=False)
+    bench.say(type="ack", re=number)
+    (again,) = bench.do(lambda m, now: m.watch(["bob"], now))
+    if answer == "unwatch":
+        bench.do(lambda m, now: m.unwatch(["bob"], now))
+    bench.take_events()
+    bench.say(type="presence", userId="bob", online=True, ended=ENDED)
+    assert bench.take_events() == []
+    if answer == "error":
+        bench.say(type="error", message="too many", code="over-capacity", re=again)
+    else:
+        bench.say(type="presence", userId="bob", online=True)
+        bench.say(type="ack", re=again)
+    bench.take_events()
+    bench.say(type="presence", userId="bob", online=False)
+    assert len(bench.take_events()) == (answer == "ack")
+    bench.reconnect(session="s2")
+    assert bench.sent[-1]["userIds"] == (["carol", "bob"] if answer == "ack" else ["carol"])
+
+
 def test_a_restored_watch_whose_connection_is_lost_is_restored_with_the_next() -> None:
     bench = joined()
     (number,) = bench.do(lambda m, now: m.watch(["bob"], now))

@@ -91,6 +91,135 @@ def test_a_user_has_so_many_watchers_and_the_next_one_may_try_again() -> None:
     assert watchers[2].take()[-1] == {"type": "ack", "re": 2}
 
 
+def networked(world: World, name: str, address: str) -> Client:
+    """A client that comes from an address."""
+    client = world.connect()
+    client.address = address
+    client.register(name)
+    client.take()
+    return client
+
+
+def watches(client: Client, *user_ids: str) -> bool:
+    """Whether a client may watch some users."""
+    client.send(type="watch", userIds=list(user_ids), id="watch")
+    return client.take()[-1] == {"type": "ack", "re": "watch"}
+
+
+@pytest.mark.parametrize("most", [10, 200], ids=["few", "many"])
+def test_a_network_with_many_watchers_of_a_user_gives_way_to_one_with_fewer(most: int) -> None:
+    world = World(max_watchers=most)
+    attackers = [networked(world, f"attacker-{number}", f"203.0.113.{number % 2}") for number in range(most)]
+    assert {watches(attacker, "alice") for attacker in attackers} == {True}
+    bob = networked(world, "bob", "192.0.2.1")
+    assert watches(bob, "alice")
+    (loser,) = (attacker for attacker in attackers if attacker.inbox)
+    ended = loser.take_one()
+    assert ended.pop("ended") == {
+        "message": "alice has too many watchers, and most of them are of the network that you are in",
+        "code": "over-capacity",
+        "temporary": True,
+        "retryAfter": 60.0,
+    }
+    assert ended == {"type": "presence", "userId": "alice", "online": False}
+    assert world.hub.stats.limited["watchers-per-user"] == 1
+    assert not watches(loser, "alice"), "its network still has most"
+    world.client("alice")
+    assert [bob.take_one()["online"], loser.take()] == [True, []]
+    assert len(watch_table(world)["alice"]) == most
+
+
+def test_networks_with_about_the_same_number_of_watchers_do_not_drive_each_other_out() -> None:
+    world = World(max_watchers=4)
+    clients = [networked(world, f"user-{number}", f"203.0.113.{number % 3}") for number in range(5)]
+    assert [watches(client, "alice") for client in clients] == [True] * 4 + [False]
+    other = networked(world, "other", "192.0.2.1")
+    assert [watches(other, "alice"), watches(other, "alice")] == [True, True]
+    more = networked(world, "more", "192.0.2.1")
+    assert not watches(more, "alice"), "each network has one"
+
+
+def test_a_client_that_is_lost_or_does_not_read_is_told_later_that_its_watch_has_ended() -> None:
+    world = World(max_watchers=2)
+    lost, slow = (networked(world, name, "203.0.113.1") for name in ("lost", "slow"))
+    assert [watches(one, "alice") for one in (lost, slow)] == [True, True]
+    lost.lose()
+    slow.full = True
+    assert watches(networked(world, "bob", "192.0.2.1"), "alice")
+    assert watches(lost_or_slow := networked(world, "carol", "192.0.2.2"), "alice") is False
+    assert lost_or_slow.take() == []
+    back = world.connect()
+    back.register("lost", resume=lost.ticket(1))
+    ended = back.take()[1:]
+    slow.full = False
+    world.hub.writable(slow.session)
+    told = [*ended, *slow.take()]
+    assert [message["ended"]["code"] for message in told] == ["over-capacity"]
+
+
+def test_a_watch_that_is_asked_for_again_before_its_end_is_told_goes_on() -> None:
+    world = World(max_watchers=2)
+    slow, other = (networked(world, name, "203.0.113.1") for name in ("slow", "other"))
+    assert [watches(one, "alice") for one in (slow, other)] == [True, True]
+    slow.full = True
+    bob = networked(world, "bob", "192.0.2.1")
+    assert watches(bob, "alice")
+    bob.lose(clean=True)
+    slow.send(type="watch", userIds=["alice"])
+    slow.full = False
+    world.hub.writable(slow.session)
+    assert ["ended" in message for message in slow.take()] == [False]
+
+
+def test_the_next_process_gives_the_watch_back_to_a_client_that_was_not_told_of_its_end() -> None:
+    world = World(max_watchers=2)
+    for name in ("one", "two"):
+        client = networked(world, name, "203.0.113.1")
+        assert watches(client, "alice")
+        client.lose()
+    assert watches(networked(world, "bob", "192.0.2.1"), "alice")
+    saved = {one.user_id: one.watches for one in world.hub.save().sessions}
+    assert saved == {"one": ["alice"], "two": ["alice"], "bob": ["alice"]}
+
+
+def test_who_gives_way_loses_nothing_else_and_all_of_it_counts() -> None:
+    world = World(max_watchers=200)
+    attackers = [networked(world, f"attacker-{number}", "203.0.113.1") for number in range(200)]
+    for number, attacker in enumerate(attackers):
+        assert watches(attacker, "alice", f"friend-{number}")
+    friends = [networked(world, f"bob-{number}", f"192.0.2.{number}") for number in range(100)]
+    assert {watches(friend, "alice") for friend in friends} == {True}
+    lost = [attacker for attacker in attackers if attacker.inbox]
+    assert len(lost) == 100
+    number = attackers.index(lost[0])
+    lost[0].take()
+    world.client(f"friend-{number}")
+    assert lost[0].take_one()["online"] is True
+    assert world.hub._watchers.watches._of_user[f"attacker-{number}"] == 1
+    for client in (*attackers, *friends):
+        client.lose(clean=True)
+    assert world.hub.memory.bytes()["watches"] == 0
+    assert not world.hub._watchers.watches._of_user
+
+
+def test_those_whose_watch_is_still_being_admitted_do_not_give_way() -> None:
+    world = World(max_watchers=2)
+    slow = [networked(world, name, "203.0.113.1") for name in ("one", "two")]
+    bob = networked(world, "bob", "192.0.2.1")
+    world.hub_waits = True
+    for client in slow:
+        client.send(type="watch", userIds=["alice", *names("other", 500)], id=1)
+    for _ in range(10):
+        world.hub.work(world.now)
+        if world.hub._watchers.watches.table.count("alice") == 2:
+            break
+    bob.send(type="watch", userIds=["alice"], id=1)
+    assert bob.take_one()["code"] == "over-capacity"
+    world.hub_waits = False
+    world.work()
+    assert [client.take()[-1] for client in slow] == [{"type": "ack", "re": 1}] * 2
+
+
 def watch_by_few(client: Client, user_ids: list[str]) -> None:
     """Watch names without the help of later turns."""
     for first in range(0, len(user_ids), ENTERED_AT_ONCE):

@@ -66,8 +66,9 @@
  * The server is about to restart. The client comes back in `reconnectIn` seconds, as the server asks.
  * @typedef {{ type: 'goingAway', reconnectIn: number }} GoingAway
  *
- * These users are not watched any more: the server refused the watch in a new session, for `error`. It may have
- * restarted with a smaller limit of watched names. Call `watch` again when there is room.
+ * These users are not watched any more: the server refused the watch in a new session, or ended it, for `error`. It may
+ * have restarted with a smaller limit of watched names, or the users have too many watchers. Call `watch` again when
+ * there is room.
  * @typedef {{ type: 'watchEnded', userIds: string[], error: AldisError }} WatchEnded
  *
  * The server has limited requests, for `error`. They are sent again, in order, in `retryIn` seconds. `request` is their

@@ -7,7 +7,7 @@
  * that message.
  *
  * @import { PublishedSealKey } from '../identity/seal_keys.js'
- * @import { Device, DiscoverResponse, ErrorMessage, Presence, Relayed, ServerMessage } from '../protocol/messages.js'
+ * @import { Device, DiscoverResponse, Presence, Relayed, ServerMessage, WatchFault } from '../protocol/messages.js'
  * @import { Result } from './effects.js'
  * @import { Discovery, SignalingEvent } from './events.js'
  * @import { Request } from './requests.js'
@@ -37,6 +37,9 @@ const MAX_DEVICES = 16;
  * @returns {SignalingEvent | null} Throws `ProtocolViolation` when the server is at fault.
  */
 export function eventOf(message, states) {
+  if (message.type === 'presence' && message.ended) {
+    return { type: 'watchEnded', userIds: [message.userId], error: failureOf(message.ended, 'watch') };
+  }
   if (message.type === 'presence') {
     return { type: 'presenceChanged', ...discoveryOf(message), initial: states(message.userId) };
   }
@@ -129,10 +132,10 @@ const HINTS = /** @type {Record<string, string>} */ ({
 });
 
 /**
- * The exception for an `error` reply to a `request`, its type. If the server does not say whether it is temporary, the
- * code decides.
+ * The exception for an `error` reply to a `request`, its type, or for the end of a watch. If the server does not say
+ * whether it is temporary, the code decides.
  *
- * @param {ErrorMessage} error
+ * @param {WatchFault} error
  * @param {string} request
  */
 export const failureOf = ({ code = 'internal', message, temporary = isTemporary(code), retryAfter }, request) =>

@@ -407,8 +407,7 @@ export class ClientMachine {
   #numbered(message, size, now) {
     if (this.phase !== 'registered') return;
     const event = eventOf(message, (userId) => this.#watches.answers(userId));
-    // Drop a presence that was on its way when its watch ended.
-    if (event && (message.type !== 'presence' || this.#watches.has(message.userId))) this.#tell(event);
+    if (event && (message.type !== 'presence' || this.#watches.takes(message))) this.#tell(event);
     // Count unusable messages too, because both sides must have the same count.
     if (this.#resume.processed(size, now)) this.#confirm();
   }

@@ -31,6 +31,7 @@ const given = text(1);
 const id = (value) => (typeof value === 'number' ? integer() : text(0, 64))(value);
 const device = shape({ device: string, 'sealKey?': shape({ publicKey: given, signature: given }) });
 const found = { userId: string, online: flag, 'publicKey?': string, 'devices?': list(device) };
+const fault = { message: string, 'code?': string, 'temporary?': flag, 'retryAfter?': number };
 // A user id and a device with the slash between them. The users of an address check the exact rules.
 const relayed = { to: text(1, 193), 'from?': string, 'connection?': string, 'proof?': opaque, 'id?': id };
 
@@ -58,8 +59,8 @@ const read = typed({
   }),
   rotated: shape({ publicKey: string, 're?': id }),
   'discover-response': shape({ ...found, 're?': id }),
-  presence: shape(found),
-  error: shape({ message: string, 'code?': string, 'temporary?': flag, 'retryAfter?': number, 're?': id }),
+  presence: shape({ ...found, 'ended?': shape(fault) }),
+  error: shape({ ...fault, 're?': id }),
   ack: shape({ re: id }),
   pong: shape({ 're?': id }),
   unregistered: shape({ 're?': id }),

@@ -87,7 +87,14 @@
  * @typedef {{ type: 'discover-response', userId: string, online: boolean, publicKey?: string, devices?: Device[],
  *   re?: RequestId }} DiscoverResponse
  */
-/** @typedef {{ type: 'presence', userId: string, online: boolean, publicKey?: string, devices?: Device[] }} Presence */
+/**
+ * @typedef {{ message: string, code?: string, temporary?: boolean, retryAfter?: number }} WatchFault Why the server has
+ *   ended a watch; the fields are those of an `error`.
+ */
+/**
+ * @typedef {{ type: 'presence', userId: string, online: boolean, publicKey?: string, devices?: Device[],
+ *   ended?: WatchFault }} Presence
+ */
 /**
  * @typedef {{ type: 'error', message: string, code?: string, temporary?: boolean, retryAfter?: number,
  *   re?: RequestId }} ErrorMessage

@@ -472,6 +472,48 @@ test('a restored watch that the server refuses is told, and not asked for again'
   assert.ok(!bench.sent.some((message) => message.type === 'watch'));
 });
 
+const ENDED = { message: 'too many watchers', code: 'over-capacity', temporary: true, retryAfter: 60 };
+
+test('a watch that the server ends is told, and not asked for again', () => {
+  const bench = joined();
+  bench.say({ type: 'ack', re: bench.ask({ type: 'watch', userIds: ['bob', 'carol'] }) });
+  bench.takeEvents();
+  bench.say({ ...presence('bob', true), ended: ENDED });
+  const [{ type, userIds, error }, ...more] = bench.takeEvents();
+  assert.deepEqual([type, userIds, error.code, error.retryAfter], ['watchEnded', ['bob'], 'over-capacity', 60]);
+  assert.equal(more.length, 0);
+  bench.say(presence('bob', false));
+  bench.say({ ...presence('bob', false), ended: ENDED });
+  assert.deepEqual(bench.takeEvents(), []);
+  bench.reconnect({ session: 's2' });
+  assert.deepEqual(bench.sent.at(-1).userIds, ['carol']);
+});
+
+for (const answer of ['ack', 'error', 'unwatch']) {
+  test(`a watch that the server ends while it is asked for again: ${answer}`, () => {
+    const bench = joined();
+    const number = bench.ask({ type: 'watch', userIds: ['bob', 'carol'] });
+    for (const name of ['bob', 'carol']) bench.say(presence(name, false));
+    bench.say({ type: 'ack', re: number });
+    const again = bench.ask({ type: 'watch', userIds: ['bob'] });
+    if (answer === 'unwatch') bench.ask({ type: 'unwatch', userIds: ['bob'] });
+    bench.takeEvents();
+    bench.say({ ...presence('bob', true), ended: ENDED });
+    assert.deepEqual(bench.takeEvents(), []);
+    if (answer === 'error') {
+      bench.say({ type: 'error', message: 'too many', code: 'over-capacity', re: again });
+    } else {
+      bench.say(presence('bob', true));
+      bench.say({ type: 'ack', re: again });
+    }
+    bench.takeEvents();
+    bench.say(presence('bob', false));
+    assert.equal(bench.takeEvents().length, answer === 'ack' ? 1 : 0);
+    bench.reconnect({ session: 's2' });
+    assert.deepEqual(bench.sent.at(-1).userIds, answer === 'ack' ? ['carol', 'bob'] : ['carol']);
+  });
+}
+
 test('a restored watch whose connection is lost is restored with the next', () => {
   const bench = joined();
   bench.say({ type: 'ack', re: bench.ask({ type: 'watch', userIds: ['bob'] }) });

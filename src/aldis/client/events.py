@@ -122,9 +122,10 @@ class GoingAway:
 
 @dataclass(frozen=True, slots=True)
 class WatchEnded:
-    """These users are not watched any more: the server refused the watch in a new session, for `error`.
+    """These users are not watched any more: the server refused the watch in a new session, or ended it, for `error`.
 
-    The server may have restarted with a smaller limit of watched names. Call `watch` again when there is room.
+    The server may have restarted with a smaller limit of watched names, or the users have too many watchers. Call
+    `watch` again when there is room.
     """
 
     user_ids: tuple[str, ...]

@@ -21,6 +21,7 @@ from aldis.client.events import (
     PresenceChanged,
     RelayReceived,
     SignalingEvent,
+    WatchEnded,
 )
 from aldis.errors import ProtocolViolation, RequestFailed
 from aldis.identity.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
@@ -50,6 +51,8 @@ def event_of(message: Numbered, states: Callable[[str], bool]) -> SignalingEvent
 
     Raises `PeerFault` when the sender is at fault, else `ProtocolViolation`.
     """
+    if isinstance(message, m.PresenceMessage) and message.ended is not UNSET:
+        return WatchEnded((message.user_id,), failure_of(message.ended, "watch"))
     if isinstance(message, m.PresenceMessage):
         return PresenceChanged(
             message.user_id,
@@ -104,8 +107,8 @@ def privacy_of(message: m.PrivacyMessage | m.PrivacySettings) -> Privacy:
     return Privacy(presence, offers, frozenset(message.contacts), frozenset(message.blocked))
 
 
-def failure_of(error: m.Error, request: str) -> RequestFailed:
-    """The exception for an `error` reply to a `request`, its type.
+def failure_of(error: m.Error | m.WatchFault, request: str) -> RequestFailed:
+    """The exception for an `error` reply to a `request`, its type, or for the end of a watch.
 
     If the server does not say whether the error is temporary, the code decides.
     """

@@ -400,8 +400,7 @@ class ClientMachine(Commands):
             return
         try:
             event = event_of(message, self._watches.answers)
-            # Drop a presence that was on its way when its watch ended.
-            if not isinstance(message, m.PresenceMessage) or message.user_id in self._watches:
+            if not isinstance(message, m.PresenceMessage) or self._watches.takes(message):
                 self._tell(event)
         except PeerFault as fault:
             self._note(str(fault))

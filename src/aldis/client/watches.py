@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from msgspec import UNSET
+
 from aldis.protocol import messages as m
 
 
@@ -19,6 +21,8 @@ class Watches:
         # For each `watch` without an answer: the names whose presence has not come yet. The server sends one for each
         # name before the `ack`.
         self._unstated: dict[int, set[str]] = {}
+        # Names of them whose earlier watch the server has ended meanwhile.
+        self._lost: set[str] = set()
 
     def __iter__(self) -> Iterator[str]:
         return iter(tuple(self._user_ids))
@@ -36,6 +40,7 @@ class Watches:
             case m.Watch(user_ids=user_ids):
                 added = tuple(user_id for user_id in user_ids if user_id not in self._user_ids)
                 self._user_ids.update(dict.fromkeys(user_ids))
+                self._lost.difference_update(user_ids)
                 self._unstated[number] = set(user_ids)
             case m.Unwatch(user_ids=user_ids):
                 self.drop(user_ids)
@@ -48,7 +53,23 @@ class Watches:
         for names in self._unstated.values():
             if user_id in names:
                 names.remove(user_id)
+                if user_id in self._lost:
+                    self._lost.remove(user_id)
+                    self._user_ids[user_id] = None
                 return True
+        return False
+
+    def takes(self, presence: m.PresenceMessage) -> bool:
+        """Whether to tell of a presence that `answers` has seen. One that was on its way when its watch ended is void;
+        so is the word that the server has ended a watch, if it is asked for it again already."""
+        user_id = presence.user_id
+        known = user_id in self._user_ids
+        if presence.ended is UNSET or not known:
+            return known
+        del self._user_ids[user_id]
+        if not any(user_id in names for names in self._unstated.values()):
+            return True
+        self._lost.add(user_id)
         return False
 
     def ended(self, number: int) -> None:
@@ -59,7 +80,9 @@ class Watches:
         """Remove these users from the watches."""
         for user_id in user_ids:
             self._user_ids.pop(user_id, None)
+            self._lost.discard(user_id)
 
     def clear(self) -> None:
         """Remove all watches."""
         self._user_ids.clear()
+        self._lost.clear()

@@ -10,10 +10,11 @@ A session costs its own objects, its frames, and for each message that waits wha
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from sys import getsizeof
 from typing import Final
 
+from aldis.hub.groups import Groups
 from aldis.hub.networks import network_of
 from aldis.hub.sessions import Receipt, Session
 from aldis.hub.settings import HubSettings
@@ -45,44 +46,6 @@ class _User:
         self.sessions: OrderedDict[Session, int] = OrderedDict()
 
 
-class _Networks:
-    """The detached sessions of each network, in the order of their loss. None: of those whose network is not known."""
-
-    def __init__(self) -> None:
-        self._sessions: dict[bytes | None, OrderedDict[Session, None]] = {}
-        # The networks that have so many sessions, and the largest number.
-        self._by_number: defaultdict[int, OrderedDict[bytes | None, None]] = defaultdict(OrderedDict)
-        self._most = 0
-
-    def add(self, network: bytes | None, session: Session) -> None:
-        """A session more. All of this takes constant time."""
-        sessions = self._sessions.setdefault(network, OrderedDict())
-        sessions[session] = None
-        self._moved(network, len(sessions) - 1, len(sessions))
-
-    def discard(self, network: bytes | None, session: Session) -> None:
-        """A session less."""
-        sessions = self._sessions[network]
-        del sessions[session]
-        if not sessions:
-            del self._sessions[network]
-        self._moved(network, len(sessions) + 1, len(sessions))
-
-    def oldest_of_largest(self) -> Session:
-        """The oldest session of the network that has most."""
-        return next(iter(self._sessions[next(iter(self._by_number[self._most]))]))
-
-    def _moved(self, network: bytes | None, before: int, after: int) -> None:
-        if before:
-            del self._by_number[before][network]
-        if after:
-            self._by_number[after][network] = None
-        if after > self._most or (before == self._most and not self._by_number[before]):
-            self._most = after
-        if before and not self._by_number[before]:
-            del self._by_number[before]
-
-
 class DetachedSessions:
     """All detached sessions of one hub."""
 
@@ -92,7 +55,8 @@ class DetachedSessions:
         """What all of them cost."""
         # In the order of their loss. A session that ends loses its user id, so that is kept here, and its network.
         self._sessions: OrderedDict[Session, tuple[str, bytes | None]] = OrderedDict()
-        self._networks = _Networks()
+        # None: of those whose network is not known.
+        self._networks: Groups[bytes | None, Session] = Groups()
         self._users: dict[str, _User] = {}
         # The users whose bytes have so many binary digits: the largest user is found without comparing all of them.
         # A user in the highest class has more than half of the bytes of the largest one.
@@ -148,7 +112,7 @@ class DetachedSessions:
         """
         settings = self._settings
         if len(self._sessions) > settings.max_detached:
-            return self._networks.oldest_of_largest()
+            return next(self._networks.of_largest())
         user_id = None if changed is None else self._sessions.get(changed, (None, None))[0]
         if user_id is not None and (user := self._users[user_id]).bytes > settings.detached_user_bytes:
             return next(iter(user.sessions))

@@ -16,7 +16,7 @@ from aldis.hub.dialects import V1
 from aldis.hub.presence import Presence
 from aldis.hub.privacy import UserPrivacy
 from aldis.hub.resume import new_replay
-from aldis.hub.sessions import Session
+from aldis.hub.sessions import Session, WatchEnd
 from aldis.hub.settings import HubSettings
 from aldis.hub.stages import Stage
 from aldis.protocol.messages import SealKey
@@ -85,6 +85,8 @@ def _save_some(sessions: Iterable[Session]) -> Iterator[SavedSession]:
         late_news = session.late_news or []
         frames = waiting[: len(waiting) - len(session.unsettled or ()) - len(late_news)]
         untold = [one for one in session.untold or () if isinstance(one, str)]
+        # A client that has not been told of the end of a watch has it again.
+        ended = [one.user_id for one in session.untold or () if isinstance(one, WatchEnd)]
         left -= sum(map(len, frames))
         if left < 0:
             return
@@ -97,7 +99,7 @@ def _save_some(sessions: Iterable[Session]) -> Iterator[SavedSession]:
             session.secret,
             session.host,
             session.seal_key,
-            sorted(session.watches or ()),
+            sorted({*(session.watches or ()), *ended}),
             replay.confirmed,
             [bytes(frame) for frame in frames],
             sorted({*untold, *late_news}),

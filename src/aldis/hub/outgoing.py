@@ -6,6 +6,7 @@ Every message to a client goes through here. This module does not decide which m
 from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from aldis.hub.dialects import Dialect
 from aldis.hub.outcomes import RequestRefused
@@ -13,7 +14,7 @@ from aldis.hub.sessions import HEADROOM, TEXT, Session
 from aldis.hub.stats import HubStats
 from aldis.hub.use import MemoryUse
 from aldis.protocol.codes import TEMPORARY, CloseCode
-from aldis.protocol.messages import Ack, Error, RequestId
+from aldis.protocol.messages import Ack, Error, PresenceMessage, RequestId, WatchFault
 
 
 class Outgoing:
@@ -70,6 +71,13 @@ class Outgoing:
         code = refused.code
         self._stats.refused[kind, code] += 1
         self.send(session, Error(refused.text, code, code in TEMPORARY, refused.retry_after, re))
+
+    def end_watch(self, session: Session, presence: PresenceMessage, refused: RequestRefused) -> None:
+        """Tell a session that a watch has ended, by the last presence of it, which is numbered like the others."""
+        self._stats.limited[refused.limit] += 1
+        code = refused.code
+        ended = WatchFault(refused.text, code, code in TEMPORARY, refused.retry_after)
+        self.send_numbered(session, replace(presence, ended=ended))
 
     def close(self, session: Session, code: CloseCode, reason: str) -> None:
         """Close the connection; the session has none from then on."""

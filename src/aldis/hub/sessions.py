@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct, UnsetType
 
@@ -98,14 +98,22 @@ class WatchRequest:
         self.id = request_id
 
 
+class WatchEnd(NamedTuple):
+    """A watch that the server has ended, of which the client is to be told."""
+
+    user_id: str
+
+
 class Watcher:
     """Who watches names: a session, and who goes on with it on another connection. So nothing moves when a client with
-    thousands of watches comes back. `session`: None once it has ended."""
+    thousands of watches comes back. `session`: None once it has ended. `group`: with whom it shares the places of a
+    name (`hub.networks.group_of`); that of its first connection."""
 
-    __slots__ = ("session",)
+    __slots__ = ("group", "session")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, group: bytes = b"") -> None:
         self.session: Session | None = session
+        self.group = group
 
 
 class Session:
@@ -201,8 +209,8 @@ class Session:
         self.watches: dict[str, None] | None = None
         self.watcher: Watcher | None = None  # if it watches anybody, or is about to
         # Watched names whose presence is not sent yet, because the connection was full. Between them stand the
-        # requests that are acknowledged at that point.
-        self.untold: dict[str | WatchRequest, None] | None = None
+        # requests that are acknowledged at that point, and watches that have ended.
+        self.untold: dict[str | WatchRequest | WatchEnd, None] | None = None
         # What its user may still send, and what it has been told of pauses (`hub.budgets`).
         self.rates: UserRates | None = None
         self.credit = 0  # bytes that it may pass on before its user's budgets are asked again

@@ -28,9 +28,9 @@ from aldis.hub.outcomes import RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
 from aldis.hub.privacy import UserPrivacy
-from aldis.hub.sessions import Session, Watcher, WatchRequest
+from aldis.hub.sessions import Session, WatchEnd, Watcher, WatchRequest
 from aldis.hub.settings import HubSettings
-from aldis.hub.watches import NewWatch, Watches
+from aldis.hub.watches import NewWatch, Watches, no_place
 from aldis.hub.windows import PresenceWindows
 from aldis.protocol.privacy import CONTACTS, PUBLIC
 
@@ -66,7 +66,7 @@ class Watchers:
         self._wake = wake
         self.now = 0.0
         """The time of the call that the hub is handling."""
-        self.watches: Final = Watches(settings, wake, admitted)
+        self.watches: Final = Watches(settings, wake, admitted, self._ended)
         """Who watches whom."""
         self._table = self.watches.table
         # Connected watchers that are still to be told something, in turns; see `Session.untold`.
@@ -109,11 +109,27 @@ class Watchers:
         if session.untold:
             for user_id in user_ids:
                 session.untold.pop(user_id, None)
+                session.untold.pop(WatchEnd(user_id), None)
 
     def unwatch_all(self, session: Session) -> None:
         """End all watches of a session."""
         self.watches.unwatch_all(session)
         session.untold = None
+
+    def _ended(self, session: Session, user_id: str) -> None:
+        """A session has lost the watch of a user, and is to be told so, even if it reads or comes back much later."""
+        untold = session.untold = session.untold or {}
+        untold.pop(user_id, None)
+        untold[WatchEnd(user_id)] = None
+        self._telling[session] = None
+        self._wake(0.0)
+
+    def _tell_end(self, session: Session, user_id: str) -> None:
+        if session.watches and user_id in session.watches:
+            return  # it has watched the user again meanwhile
+        text = f"{user_id} has too many watchers, and most of them are of the network that you are in"
+        presence = self._presence.of(user_id, session)
+        self._outgoing.end_watch(session, presence, no_place(text, self._settings))
 
     def take_over(self, session: Session, old: Session) -> None:
         """Give a session the watches of the one that it resumes."""
@@ -301,6 +317,8 @@ class Watchers:
             del untold[one]  # type: ignore[union-attr]  # there is one in it
             if isinstance(one, WatchRequest):
                 self._outgoing.acknowledge(watcher, one.id)
+            elif isinstance(one, WatchEnd):
+                self._tell_end(watcher, one.user_id)
             else:
                 self._outgoing.send_numbered(watcher, self._presence.of(one, watcher))
                 self._told(one, (watcher,))

@@ -5,6 +5,9 @@ the transport's loop, and sessions take turns: so a thousand names keep nobody w
 looked at. Nobody is told of it, and the later frames of the session wait, until the last one is admitted. If one is
 not, all are given up. A watch of few names needs one step.
 
+A name has so many watchers at most. Then one of the network with most of them gives way to one of a network with fewer:
+nobody, with however many sessions, keeps others from watching a user.
+
 What a session does not watch any more leaves the table by some names at a time, too, and counts until then.
 
 It does not know what a watcher is told (`hub.watchers`).
@@ -13,15 +16,17 @@ It does not know what a watcher is told (`hub.watchers`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from msgspec import UNSET, UnsetType
 
+from aldis.hub.networks import group_of
 from aldis.hub.outcomes import DONE, PENDING, RequestOutcome, RequestRefused
 from aldis.hub.sessions import Session, Watcher
 from aldis.hub.settings import HubSettings
 from aldis.hub.use import texts_bytes
-from aldis.hub.watch_table import WatchTable
+from aldis.hub.watch_table import CROWD_TO, WatchTable
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import user_ids_problem
 from aldis.protocol.codes import ErrorCode
@@ -36,6 +41,11 @@ WATCH_BYTES: Final = 96
 WATCHED_BYTES: Final = 88
 SHARED_BYTES: Final = 150
 WATCHER_BYTES: Final = 400
+# Of a watch of a name with many watchers, which stand by their networks, too: half of it if they are of few networks.
+CROWDED_BYTES: Final = 450
+# How many watchers of the largest network are looked at for one that can give way. Those cannot whose `watch` is still
+# being admitted; they are the newest, so they come last.
+_LOOKED_AT: Final = 8
 
 
 def read_names(user_ids: list[str]) -> list[str] | RequestRefused:
@@ -54,6 +64,11 @@ def _size(names: list[str], alone: list[str]) -> int:
     texts = texts_bytes(names)
     alone_texts = texts if len(alone) == len(names) else texts_bytes(alone)
     return WATCH_BYTES * len(names) + texts + WATCHED_BYTES * len(alone) + alone_texts
+
+
+def no_place(text: str, settings: HubSettings) -> RequestRefused:
+    """Why a watch of a name with too many watchers is refused, or has ended."""
+    return RequestRefused(ErrorCode.OVER_CAPACITY, text, settings.watch_pause, limit="watchers-per-user")
 
 
 class NewWatch:
@@ -78,7 +93,7 @@ class Watches:
 
     `wake` is called with the seconds after which there is something to do. `admitted` is called when the last name of a
     `watch` is admitted for which `admit` has returned PENDING, with None, or when it is not to be, with the reason.
-    Call `finish` next, or `give_up`.
+    Call `finish` next, or `give_up`. `ended` is called when a session has lost the watch of a name to somebody else.
     """
 
     def __init__(
@@ -86,10 +101,12 @@ class Watches:
         settings: HubSettings,
         wake: Callable[[float], None],
         admitted: Callable[[Session, NewWatch, RequestRefused | None], None],
+        ended: Callable[[Session, str], None],
     ) -> None:
         self._settings = settings
         self._wake = wake
         self._admitted = admitted
+        self._ended = ended
         self.table: Final = WatchTable()
         """Who watches each name. The names of a `watch` that is being admitted are among them."""
         # Without what `SHARED_BYTES` stands for.
@@ -106,7 +123,7 @@ class Watches:
     @property
     def bytes(self) -> int:
         """What all of it costs."""
-        return self._bytes + SHARED_BYTES * self.table.shared
+        return self._bytes + SHARED_BYTES * self.table.shared + CROWDED_BYTES * self.table.crowded
 
     @property
     def due(self) -> bool:
@@ -145,7 +162,8 @@ class Watches:
 
     def _watcher(self, session: Session) -> Watcher:
         self._bytes += WATCHER_BYTES
-        return Watcher(session)
+        address = "" if session.connection is None else session.connection.address
+        return Watcher(session, group_of(address, session.user_id))
 
     def _enter(self, watcher: Watcher, watch: NewWatch) -> RequestRefused | None:
         """Enter the next names of a watch. Returns why not, if they may not be."""
@@ -155,17 +173,22 @@ class Watches:
         first = self.table.unwatched(fresh)
         settings = self._settings
         size, shared = _size(fresh, first), 0
+        giving_way: list[tuple[str, Watcher]] = []
         if len(first) < len(fresh):
             count, most = self.table.count, settings.max_watchers
             counts = [count(name) for name in fresh]
             shared = SHARED_BYTES * (len(fresh) - len(first) + counts.count(1))
-            if (highest := max(counts)) >= most:
-                crowded = fresh[counts.index(highest)]
-                text = f"{crowded} is watched by {most} sessions, which is all that there may be"
-                return RequestRefused(ErrorCode.OVER_CAPACITY, text, settings.watch_pause, limit="watchers-per-user")
+            shared += CROWDED_BYTES * sum(count >= CROWD_TO for count in counts)
+            for name in (name for name, number in zip(fresh, counts, strict=True) if number >= most):
+                other = self._gives_way(name, watcher)
+                if other is None:
+                    return no_place(f"{name} is watched by {most} sessions, which is all that there may be", settings)
+                giving_way.append((name, other))
         if self.bytes + size + shared > settings.watches_bytes:
             text = "this server has no room for more watches now"
             return RequestRefused(ErrorCode.OVER_CAPACITY, text, settings.watch_pause, limit="watches-bytes")
+        for name, other in giving_way:
+            self._end(name, other)
         self._bytes += size
         self.table.add(fresh, watcher)
         if over is not None:
@@ -173,6 +196,29 @@ class Watches:
                 over.pop(name, None)  # what has not left the table yet stays there
         watch.entered += len(names)
         return None
+
+    def _gives_way(self, name: str, newcomer: Watcher) -> Watcher | None:
+        """The watcher of a name whose place another one gets, if there is one."""
+        crowd = self.table.crowd(name)
+        if crowd.most <= crowd.count(newcomer.group) + 1:
+            return None
+        for watcher in islice(crowd.of_largest(), _LOOKED_AT):
+            watches = None if watcher.session is None else watcher.session.watches
+            if (watches and name in watches) or name in self._over.get(watcher, ()):
+                return watcher
+        return None
+
+    def _end(self, name: str, watcher: Watcher) -> None:
+        """End one watch for the sake of another one."""
+        session, over = watcher.session, self._over.get(watcher)
+        if over is not None and name in over:
+            del over[name]
+            if not over:
+                del self._over[watcher]
+            self._drop([name], watcher)
+        elif session is not None:
+            self.unwatch(session, [name])
+            self._ended(session, name)
 
     def enter_some(self) -> bool:
         """Enter some names of the session whose turn it is. Returns whether there was one."""

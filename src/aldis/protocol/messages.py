@@ -337,11 +337,21 @@ class DiscoverResponse(_Message, tag="discover-response", rename="camel"):
     re: RequestId | UnsetType = UNSET
 
 
+class WatchFault(Struct, omit_defaults=True, rename="camel", gc=False):
+    """Why the server has ended a watch; the fields are those of an `error`."""
+
+    message: str
+    code: str | UnsetType = UNSET
+    temporary: bool | UnsetType = UNSET
+    retry_after: float | UnsetType = UNSET
+
+
 class PresenceMessage(_Message, tag="presence", rename="camel"):
     user_id: str
     online: bool
     public_key: str | UnsetType = UNSET
     devices: list[Device] | UnsetType = UNSET
+    ended: WatchFault | UnsetType = UNSET
 
 
 class Error(_Message, tag="error", rename="camel"):

@@ -1,2 +1,2 @@
 /*! @aldis/client 0.1.0, Apache-2.0 */
-export*from"./sdk/core-0d567244.js";
+export*from"./sdk/core-68117522.js";
