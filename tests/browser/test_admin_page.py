@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Dialog, Page, expect
 
 from aldis.server.app import SignalingServer
 from support.certificates import make_certificates
@@ -87,6 +87,33 @@ async def test_a_ban_that_cannot_be_is_said(page: Page) -> None:
     await page.get_by_label("Which").fill("mars")
     await page.get_by_role("button", name="Ban", exact=True).click()
     await expect(page.get_by_role("status")).to_contain_text("'mars' is no network")
+
+
+async def test_what_an_operator_may_not_mean_is_asked_first(page: Page, admin_server: SignalingServer) -> None:
+    asked: list[str] = []
+    answers = [False, True, True]
+
+    async def answer(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        await (dialog.accept() if answers[len(asked) - 1] else dialog.dismiss())
+
+    page.on("dialog", answer)
+    await sign_in(page)
+    status, button = page.get_by_role("status"), page.get_by_role("button", name="Ban", exact=True)
+    await page.get_by_label("What").select_option("network")
+    await page.get_by_label("Which").fill("192.0.0.0/7")
+    await page.locator("#seconds").select_option("ever")
+    await button.click()
+    await expect(status).to_have_text("192.0.0.0/7 is wider than a /8: it bans a large part of all addresses")
+    assert len(admin_server.hub.bans) == 0
+    await button.click()
+    await expect(status).to_have_text("192.0.0.0/7 is banned; 0 sessions ended.")
+    await page.get_by_label("Which").fill("192.0.0.0/7")
+    await page.locator("#seconds").select_option("an hour")
+    await button.click()
+    await expect(status).to_have_text("192.0.0.0/7 is banned; 0 sessions ended. The ban before it was for ever.")
+    assert asked[0] == "192.0.0.0/7 is wider than a /8: it bans a large part of all addresses.\n\nBan all the same?"
+    assert "is banned for ever already, and this ban would end earlier" in asked[2]
 
 
 async def test_a_server_that_goes_away_is_told_and_the_last_figures_stay(

@@ -15,7 +15,7 @@ from aldis.identity.keys import fingerprint
 from aldis.protocol.codec import from_base64, to_base64
 from aldis.protocol.codes import CloseCode
 from aldis.server.accounts import Accounts
-from aldis.server.administration import Administration
+from aldis.server.administration import Administration, Unconfirmed
 from aldis.server.ban_file import BanFile
 from aldis.server.health import Health
 from aldis.server.logs import get_logger
@@ -245,6 +245,15 @@ def test_a_node_that_knows_no_such_question_is_named(operator: Operator, monkeyp
     monkeypatch.setattr(questions, "ANSWER_SECONDS", 1.0)
     operator.cluster.responders[1] = lambda subject, content: None
     assert operator.ask(0, "disconnect", "bob")["silentNodes"] == [operator.cluster.nodes[1].node]
+
+
+def test_each_node_says_which_ban_a_new_one_replaces(operator: Operator) -> None:
+    first, other, _ = operator.apis
+    assert "replaced" not in operator.cluster.run(first.ban("user", "mallory", "spam", None))
+    with pytest.raises(Unconfirmed, match="is banned for ever already"):
+        operator.cluster.run(other.ban("user", "mallory", "", 60.0))
+    found = operator.cluster.run(other.ban("user", "mallory", "", 60.0, confirmed=True))
+    assert found["replaced"] == {"reason": "spam", "until": None}
 
 
 def test_without_redis_a_node_tells_of_itself_and_names_the_others(operator: Operator, redis: RedisServer) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from aldis.errors import UsageError
 from aldis.hub.accounts import Admitted
-from aldis.hub.bans import MAX_BANS, MAX_REASON, Ban, Bans, read_ban
+from aldis.hub.bans import MAX_BANS, MAX_REASON, Ban, Bans, holds, read_ban, wider_than
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64
 from support.hub_world import World, identity_of
@@ -199,3 +199,28 @@ def test_bans_that_are_over_are_forgotten_whatever_was_added_or_taken_off_meanwh
     bans.add(read_ban("user", "soon", until=20.0))
     assert [bans.expire(wall) for wall in (20.0, 35.0, 40.0, 50.0)] == [True, False, True, False]
     assert [ban.value for ban in bans] == ["forever"]
+
+
+@pytest.mark.parametrize(
+    ("network", "widest"),
+    [("0.0.0.0/0", 8), ("10.0.0.0/7", 8), ("10.0.0.0/8", None), ("::/0", 16), ("2000::/15", 16), ("2001::/16", None)],
+)
+def test_a_network_that_is_wider_than_an_operator_means(network: str, widest: int | None) -> None:
+    assert wider_than(network) == widest
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("11.0.0.1", False), ("::1", False), ("", False)],
+)
+def test_whether_an_address_is_in_a_network(address: str, inside: bool) -> None:
+    assert holds("10.0.0.0/8", address) is inside
+
+
+def test_a_ban_takes_the_place_of_one_of_the_same_that_holds() -> None:
+    bans = Bans()
+    bans.add(Ban("user", "mallory", "spam", 100.0))
+    again = Ban("user", "mallory")
+    assert bans.same(again, 99.0) == Ban("user", "mallory", "spam", 100.0)
+    assert bans.same(again, 100.0) is None
+    assert bans.same(Ban("user", "trudy"), 99.0) is None

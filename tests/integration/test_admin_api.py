@@ -169,7 +169,7 @@ async def test_a_ban_that_has_ended_is_not_listed_and_not_counted(
 async def test_a_banned_network_is_cut_off_and_kept_out(server: SignalingServer) -> None:
     async with await RawClient.connect(server.port) as client:
         await client.register("alice")
-        ban = {"kind": "network", "value": "127.0.0.0/8", "reason": "a scan"}
+        ban = {"kind": "network", "value": "127.0.0.0/8", "reason": "a scan", "confirmed": True}
         status, answer = await ask(server, "POST", "/bans", json=ban)
         assert (status, answer["sessions"]) == (200, 1)
         assert await client.wait_closed() == (4503, "banned: a scan")
@@ -178,6 +178,68 @@ async def test_a_banned_network_is_cut_off_and_kept_out(server: SignalingServer)
     await ask(server, "DELETE", "/bans?kind=network&value=127.0.0.0/8")
     async with await RawClient.connect(server.port) as again:
         assert (await again.register("bob"))["success"] is True
+
+
+@pytest.mark.parametrize(
+    ("network", "why"),
+    [
+        (
+            "0.0.0.0/0",
+            "is wider than a /8: it bans a large part of all addresses; 0.0.0.0/0 holds 127.0.0.1, where",
+        ),
+        ("192.0.0.0/7", "is wider than a /8: it bans a large part of all addresses"),
+        ("2001::/15", "is wider than a /16"),
+        ("::/0", "is wider than a /16: it bans a large part of all addresses; ::/0 holds ::1, which is this machine"),
+        ("127.0.0.1", "holds 127.0.0.1, where you are"),
+    ],
+)
+async def test_a_network_that_an_operator_may_not_mean_is_to_be_confirmed(
+    server: SignalingServer, network: str, why: str
+) -> None:
+    ban = {"kind": "network", "value": network}
+    status, answer = await ask(server, "POST", "/bans", json=ban)
+    assert (status, why in answer["error"]) == (409, True), answer
+    assert (await ask(server, "GET", "/bans"))[1] == {"bans": []}
+    status, answer = await ask(server, "POST", "/bans", json={**ban, "confirmed": True})
+    assert (status, "replaced" in answer) == (200, False)
+    assert len((await ask(server, "GET", "/bans"))[1]["bans"]) == 1
+
+
+@pytest.mark.parametrize("network", ["192.0.0.0/8", "2001::/16", "127.0.0.2", "::ffff:198.51.100.0/120"])
+async def test_other_networks_are_banned_at_once(server: SignalingServer, network: str) -> None:
+    assert (await ask(server, "POST", "/bans", json={"kind": "network", "value": network}))[0] == 200
+
+
+async def test_a_ban_that_ends_earlier_than_the_one_that_holds_is_to_be_confirmed(server: SignalingServer) -> None:
+    async def ban(seconds: float | None, **more: object) -> tuple[int, Any]:
+        body = {"kind": "user", "value": "mallory", "reason": f"for {seconds}", **more}
+        return await ask(server, "POST", "/bans", json=body if seconds is None else {**body, "seconds": seconds})
+
+    status, answer = await ban(60)
+    assert (status, "replaced" in answer) == (200, False)
+    first = answer["until"]
+    status, answer = await ban(3600)
+    assert (status, answer["replaced"]) == (200, {"reason": "for 60", "until": first})
+    status, answer = await ban(1800)
+    assert status == 409
+    assert answer["error"].startswith("user mallory is banned until 20")
+    assert answer["error"].endswith("already (for 3600), and this ban would end earlier")
+    assert (await ban(None))[0] == 200
+    status, answer = await ban(3600)
+    assert status == 409
+    assert "is banned for ever already (for None)" in answer["error"]
+    assert (await ask(server, "GET", "/bans"))[1]["bans"][0]["until"] is None, "nothing has changed"
+    status, answer = await ban(3600, confirmed=True)
+    assert (status, answer["replaced"]) == (200, {"reason": "for None", "until": None})
+
+
+async def test_a_ban_that_is_over_is_not_replaced(server: SignalingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    ban = {"kind": "user", "value": "mallory", "seconds": 60}
+    await ask(server, "POST", "/bans", json=ban)
+    later = time.time() + 100
+    monkeypatch.setattr("aldis.server.administration.time.time", lambda: later)
+    status, answer = await ask(server, "POST", "/bans", json={**ban, "seconds": 1})
+    assert (status, "replaced" in answer) == (200, False)
 
 
 async def test_a_ban_that_cannot_be_written_holds_and_says_so(server: SignalingServer, tmp_path: Path) -> None:
@@ -282,6 +344,7 @@ BAD: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/bans", {"json": {"kind": "user", "value": "a", "seconds": -1}}),
     ("POST", "/bans", {"json": {"kind": "user", "value": "a", "seconds": True}}),
     ("POST", "/bans", {"json": {"kind": "user", "value": "a", "sconds": 1}}),
+    ("POST", "/bans", {"json": {"kind": "user", "value": "a", "confirmed": "yes"}}),
     ("POST", "/bans", {"json": []}),
     ("POST", "/bans", {"data": b"{"}),
     ("POST", "/bans", {"data": b"[" * 10_000}),
@@ -343,6 +406,15 @@ async def test_an_operators_day_at_the_command_line(tmp_path: Path) -> None:
         assert said == "user mallory is banned for 2 h; 1 session ended\n"
         assert await mallory.wait_closed() == (4503, "banned: spam")
         assert "mallory" in await say("bans")
+        shorter = await command(server, tmp_path, "admin", "ban", "user", "mallory", "--for", "1h")
+        assert shorter.returncode == 4
+        assert shorter.stderr.endswith("already (spam), and this ban would end earlier; --yes does it all the same\n")
+        said = await say("ban", "user", "mallory", "--for", "1h", "--yes")
+        replaced = "it takes the place of a ban for 1 h 59 m more (spam)"
+        assert said == f"user mallory is banned for 1 h; 0 sessions ended\n{replaced}\n"
+        wide = await command(server, tmp_path, "admin", "ban", "network", "0.0.0.0/0")
+        assert wide.returncode == 4
+        assert "0.0.0.0/0 is wider than a /8" in wide.stderr
         assert await say("unban", "user", "mallory") == "user mallory is banned no more\n"
         assert await say("release", "mallory") == "mallory is free now\n"
         assert await say("certificate") == "the server speaks no TLS\n"

@@ -34,9 +34,9 @@ class Proxied(ServerProcess):
             admin_token=TOKEN,
         )
 
-    async def ban(self, network: str) -> tuple[int, dict[str, Any]]:
+    async def ban(self, network: str, **more: object) -> tuple[int, dict[str, Any]]:
         url = f"http://127.0.0.1:{self.admin_port}/api/v1/bans"
-        body = {"kind": "network", "value": network, "reason": "spam"}
+        body = {"kind": "network", "value": network, "reason": "spam", **more}
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with aiohttp.ClientSession() as session, session.post(url, json=body, headers=headers) as reply:
             return reply.status, await reply.json()
@@ -134,5 +134,5 @@ async def test_without_trusted_proxies_a_ban_fits_who_has_dialled(tmp_path: Path
         async with await RawClient.connect(server.port, host="signal.example", headers=headers) as client:
             assert (await server.ban("192.0.2.1"))[1]["sessions"] == 0
             assert await pings(client)
-            assert (await server.ban("127.0.0.1"))[1]["sessions"] == 1
+            assert (await server.ban("127.0.0.1", confirmed=True))[1]["sessions"] == 1
             assert await client.wait_closed() == BANNED

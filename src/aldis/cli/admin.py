@@ -66,6 +66,7 @@ class Arguments(AdminArguments):
     level: str
     prefix: str
     action: str
+    yes: bool
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -88,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return run_command("aldis admin", _HELP, commands, arguments)
     except AdminRefused as error:
-        complain(safe_line(str(error)))
+        complain(safe_line(f"{error}; --yes does it all the same" if error.status == 409 else str(error)))
         return ExitCode.USAGE if error.status == 400 else ExitCode.REFUSED
 
 
@@ -368,7 +369,9 @@ def _show_names(arguments: Arguments, client: AdminClient) -> int:
 def _ban(words: Sequence[str]) -> int:
     text = (
         "Ban a user, a key or a network. Connections that it fits end at once, and get\n"
-        "the reason. A ban is kept when the server is started again."
+        "the reason. A ban is kept when the server is started again. A network wider than\n"
+        "/8 (IPv6: /16), one that you or the server are in, and a ban that ends earlier\n"
+        "than the one that holds need --yes."
     )
     parser = _parser("ban", "(user | key | network) VALUE", text)
     _add_ban(parser)
@@ -376,16 +379,29 @@ def _ban(words: Sequence[str]) -> int:
     parser.options.add_argument(
         "--for", dest="seconds", metavar="TIME", type=time_span, help="How long, such as 90s, 15m, 2h or 7d [for ever]."
     )
+    parser.options.add_argument("--yes", action="store_true", help="Ban also where the server asks if you mean it.")
     arguments, client = _parsed(parser, words)
-    body = {"kind": arguments.kind, "value": _typed_value(arguments), "reason": arguments.reason}
+    value = _typed_value(arguments)
+    body: dict[str, Any] = {"kind": arguments.kind, "value": value, "reason": arguments.reason}
     if arguments.seconds is not None:
-        body["seconds"] = arguments.seconds  # type: ignore[assignment]  # a number of JSON
+        body["seconds"] = arguments.seconds
+    if arguments.yes:
+        body["confirmed"] = True
     found = client.ask("POST", "/bans", body=body)
     how_long = "for ever" if arguments.seconds is None else f"for {duration(arguments.seconds)}"
     ended = _counted(found["sessions"], "session")
     said = f"{found['kind']} {_shown_value(found)} is banned {how_long}; {ended} ended"
     warning = [f"! {found['warning']}"] if "warning" in found else []
-    return _show(arguments, found, [said, *warning, *_silent(found)])
+    return _show(arguments, found, [said, *_replaced(found), *warning, *_silent(found)])
+
+
+def _replaced(found: dict[str, Any]) -> list[str]:
+    """What an answer says about the ban whose place the new one has."""
+    if "replaced" not in found:
+        return []
+    until, reason = found["replaced"]["until"], found["replaced"]["reason"]
+    ends = "for ever" if until is None else f"for {duration(max(0, until - time.time()))} more"
+    return [f"it takes the place of a ban {ends}" + (f" ({reason})" if reason else "")]
 
 
 def _unban(words: Sequence[str]) -> int:

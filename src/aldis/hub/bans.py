@@ -22,6 +22,9 @@ BanKind: TypeAlias = Literal["user", "key", "network"]
 KINDS: Final[tuple[BanKind, ...]] = ("user", "key", "network")
 # An operator's list, which is read by people. A network stands for as many addresses as it has.
 MAX_BANS: Final = 10_000
+# The prefixes, by IP version, of networks that an operator seldom means if they are wider: 1/256 of all IPv4 addresses,
+# and in IPv6 more than any provider has.
+WIDEST: Final = {4: 8, 6: 16}
 MAX_REASON: Final = 100  # characters; the client is told them in a close frame, which has 123 bytes
 
 
@@ -63,6 +66,19 @@ def read_ban(kind: str, value: str, reason: str = "", until: float | None = None
     raise UsageError(f"{kind!r} cannot be banned; expected one of {', '.join(KINDS)}")
 
 
+def wider_than(network: str) -> int | None:
+    """The prefix in `WIDEST` if a network is wider than that; else None."""
+    read = ip_network(network)
+    widest = WIDEST[read.version]
+    return widest if read.prefixlen < widest else None
+
+
+def holds(network: str, address: str) -> bool:
+    """Whether an IP address is in a network; False for what is no address."""
+    known, read = read_address(address), ip_network(network)
+    return known is not None and known.version == read.version and known in read
+
+
 class Bans:
     """All bans of one server."""
 
@@ -102,6 +118,10 @@ class Bans:
             if not self._networks[length]:
                 del self._networks[length]
         return True
+
+    def same(self, ban: Ban, wall: float) -> Ban | None:
+        """The ban that this one would take the place of, if there is one."""
+        return self._standing(self._bans.get((ban.kind, ban.value)), wall)
 
     def of_user(self, user_id: str, key: str, wall: float) -> Ban | None:
         """The ban of a user or of a key (base64), if there is one."""

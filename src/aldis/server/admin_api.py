@@ -3,8 +3,8 @@
 Every request carries `Authorization: Bearer TOKEN`. One table (`_ROUTES`) says which paths there are and what they
 take. The OpenAPI document at /api/v1/openapi.json is made from it, and needs no token.
 
-Errors are `{"error": "in words"}` with 400 (a wrong value), 401, 403 (no token is set), 404, 413, 503 (the directory
-cannot do it now).
+Errors are `{"error": "in words"}` with 400 (a wrong value), 401, 403 (no token is set), 404, 409 (ask again with
+`confirmed`, if you mean it), 413, 503 (the directory cannot do it now).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aiohttp import web
 from aldis.backends.base import DirectoryUnavailable
 from aldis.errors import UsageError
 from aldis.hub.bans import KINDS
-from aldis.server.administration import Administration
+from aldis.server.administration import Administration, Unconfirmed
 from aldis.server.logs import Log, Throttle
 from aldis.server.node_administration import MOST_LISTED
 from aldis.version import VERSION
@@ -32,6 +32,7 @@ _Result: TypeAlias = "dict[str, Any] | Awaitable[dict[str, Any]]"
 _Handler: TypeAlias = "Callable[[Administration, _Values], _Result]"
 
 _TEXT: Final = {"type": "string"}
+_FLAG: Final = {"type": "boolean"}
 _COUNT: Final = {"type": "integer", "minimum": 1}
 _SECONDS: Final = {"type": "number", "exclusiveMinimum": 0}
 _KEY: Final = {"type": ["string", "null"], "description": "A public key in base64, as POST /bans takes it."}
@@ -42,8 +43,10 @@ _KIND: Final = {"type": "string", "enum": list(KINDS)}
 class _Values:
     """The values of one request, by name, checked against what the route takes."""
 
-    def __init__(self, values: dict[str, object]) -> None:
+    def __init__(self, values: dict[str, object], source: str) -> None:
         self._values = values
+        self.source = source
+        """The address of the client."""
 
     def text(self, name: str, default: str | None = None) -> str:
         value = self._values.get(name, default)
@@ -65,6 +68,12 @@ class _Values:
         value = self._values.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise UsageError(f"{name} is a number of seconds")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self._values.get(name, False)
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} is true or false")
         return value
 
 
@@ -143,10 +152,25 @@ _ROUTES: Final = (
     _Route(
         "POST",
         "/bans",
-        "Ban a user, a key (base64) or a network, for some seconds or for ever.",
-        lambda a, v: a.ban(v.text("kind"), v.text("value"), v.text("reason", ""), v.seconds("seconds")),
-        body={"kind": _KIND, "value": _TEXT, "reason": _TEXT, "seconds": _SECONDS},
+        "Ban a user, a key (base64) or a network, for some seconds or for ever. 409: a very wide network, one that you "
+        "or the server are in, or a ban that ends earlier than the one that holds; `confirmed` bans all the same.",
+        lambda a, v: a.ban(
+            v.text("kind"),
+            v.text("value"),
+            v.text("reason", ""),
+            v.seconds("seconds"),
+            confirmed=v.flag("confirmed"),
+            source=v.source,
+        ),
+        body={"kind": _KIND, "value": _TEXT, "reason": _TEXT, "seconds": _SECONDS, "confirmed": _FLAG},
         required=("kind", "value"),
+        answer={
+            "replaced": {
+                "type": "object",
+                "description": "The ban whose place this one has taken; missing when there was none.",
+                "properties": {"reason": _TEXT, "until": {"type": ["number", "null"]}},
+            },
+        },
     ),
     _Route(
         "DELETE",
@@ -202,6 +226,8 @@ class AdminApi:
             try:
                 result = route.handler(self._administration, await _values(request, route))
                 return web.json_response(result if isinstance(result, dict) else await result)
+            except Unconfirmed as error:
+                return _error(409, str(error))
             except UsageError as error:
                 return _error(400, str(error))
             except web.HTTPRequestEntityTooLarge:
@@ -248,7 +274,7 @@ async def _values(request: web.Request, route: _Route) -> _Values:
     unknown = sorted(set(given) - set(takes))
     if unknown:
         raise UsageError(f"{unknown[0]} is not known here; expected {', '.join(takes) or 'nothing'}")
-    return _Values({**values, **given})
+    return _Values({**values, **given}, request.remote or "")
 
 
 def _error(status: int, text: str) -> web.Response:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aldis.backends.base import Directory, DirectoryUnavailable
 from aldis.cluster.faults import ClusterUnavailable
 from aldis.errors import UsageError
-from aldis.hub.bans import Ban, read_ban
+from aldis.hub.bans import Ban, holds, read_ban, wider_than
 from aldis.hub.hub import Hub
 from aldis.protocol.addresses import user_id_problem
 from aldis.server.accounts import Accounts
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 
 # Ten years: what is meant to be longer is meant for ever.
 LONGEST_BAN: Final = 10 * 365 * 86_400.0
+# This machine.
+_LOOPBACK: Final = ("127.0.0.1", "::1")
+
+
+class Unconfirmed(UsageError):
+    """The operator is to confirm what was asked for. The message says why."""
 
 
 class Administration:
@@ -175,10 +181,21 @@ class Administration:
         self._log.info("took a name off the list", user=user_id, listed=removed, **ended)
         return {"removed": removed, **ended}
 
-    async def ban(self, kind: str, value: str, reason: str, seconds: float | None) -> dict[str, Any]:
-        """Ban a user, a key or a network, and end its connections.
+    async def ban(
+        self,
+        kind: str,
+        value: str,
+        reason: str,
+        seconds: float | None,
+        *,
+        confirmed: bool = False,
+        source: str = "",
+    ) -> dict[str, Any]:
+        """Ban a user, a key or a network, and end its connections. `source`: the address of the operator.
 
-        The answer has a `warning` for a network in which there may be proxies. Raises `UsageError`, also for a network
+        The answer has a `warning` for a network in which there may be proxies, and `replaced` with the ban whose place
+        this one takes. Raises `Unconfirmed`, unless it is `confirmed`, for a very wide network, one with the operator
+        or this machine, and a ban that ends earlier than the one that holds. Raises `UsageError`, also for a network
         that holds trusted proxies, and `DirectoryUnavailable` when the ban cannot be kept: then it holds until the
         server stops, and in a cluster it may not count.
         """
@@ -186,6 +203,12 @@ class Administration:
             raise UsageError(f"a ban lasts up to {LONGEST_BAN:g} seconds, or for ever")
         ban = read_ban(kind, value, reason, None if seconds is None else time.time() + seconds)
         shown = {**_shown(ban), **self._warned(ban)}
+        earlier = self._hub.bans.same(ban, time.time())
+        doubts = [*_doubts_of_network(ban, source), *_doubts_of_end(ban, earlier)]
+        if doubts and not confirmed:
+            raise Unconfirmed("; ".join(doubts))
+        if earlier is not None:
+            shown["replaced"] = {"reason": earlier.reason, "until": earlier.until}
         until = moment(ban.until) or "for ever"
         if self._cluster is not None:
             with _cluster_faults("it is not known whether the ban counts"):
@@ -292,6 +315,28 @@ def _cluster_faults(words: str) -> Iterator[None]:
         yield
     except ClusterUnavailable as error:
         raise DirectoryUnavailable(f"{words}: {error}") from None
+
+
+def _doubts_of_network(ban: Ban, source: str) -> Iterator[str]:
+    """Why an operator may not mean a network."""
+    if ban.kind != "network":
+        return
+    if (widest := wider_than(ban.value)) is not None:
+        yield f"{ban.value} is wider than a /{widest}: it bans a large part of all addresses"
+    if holds(ban.value, source):
+        yield f"{ban.value} holds {source}, where you are"
+    for address in _LOOPBACK:
+        if address != source and holds(ban.value, address):
+            yield f"{ban.value} holds {address}, which is this machine"
+
+
+def _doubts_of_end(ban: Ban, earlier: Ban | None) -> Iterator[str]:
+    """Whether an operator may not know that a ban holds for longer already."""
+    if earlier is None or ban.until is None or (earlier.until is not None and earlier.until <= ban.until):
+        return
+    until = "for ever" if earlier.until is None else f"until {moment(earlier.until)}"
+    why = f" ({earlier.reason})" if earlier.reason else ""
+    yield f"{ban.kind} {ban.value} is banned {until} already{why}, and this ban would end earlier"
 
 
 def _shown(ban: Ban) -> dict[str, Any]:

@@ -51,6 +51,7 @@
 
 const TOKEN = 'aldis-admin-token';
 const EVERY = 2000; // milliseconds between two looks
+const UNCONFIRMED = 409; // the server asks whether it is meant
 const SHOWN = 100; // users at a time; the search finds the others
 
 /**
@@ -421,6 +422,27 @@ get('rotate').addEventListener(
 );
 get('search').addEventListener('submit', (event) => event.preventDefault());
 get('prefix').addEventListener('input', () => void look());
+
+/**
+ * Ban, and ask first where the server wants to know whether it is meant. Rejects with `Refused` when it is not.
+ * @param {object} body
+ */
+async function ban(body) {
+  try {
+    return await ask('/bans', 'POST', body);
+  } catch (error) {
+    if (!(error instanceof Refused && error.code === UNCONFIRMED)) throw error;
+    if (!confirm(`${error.message}.\n\nBan all the same?`)) throw error;
+    return ask('/bans', 'POST', { ...body, confirmed: true });
+  }
+}
+
+/** @param {{ reason: string, until: number | null }} ban */
+function earlierBan({ reason, until }) {
+  const end = until === null ? 'for ever' : `until ${when(until)}`;
+  return `The ban before it was ${end}${reason && ` (${reason})`}.`;
+}
+
 get('ban').addEventListener('submit', (event) => {
   event.preventDefault();
   void perform(async () => {
@@ -430,9 +452,10 @@ get('ban').addEventListener('submit', (event) => {
       value: input('value').value.trim(),
       reason: input('reason').value.trim(),
     };
-    const done = await ask('/bans', 'POST', seconds ? { ...body, seconds: Number(seconds) } : body);
+    const done = await ban(seconds ? { ...body, seconds: Number(seconds) } : body);
     input('value').value = input('reason').value = '';
-    return `${done.value} is banned; ${counted(done.sessions, 'session')} ended.`;
+    const ended = `${done.value} is banned; ${counted(done.sessions, 'session')} ended.`;
+    return done.replaced ? `${ended} ${earlierBan(done.replaced)}` : ended;
   });
 });
 get('list').addEventListener('submit', (event) => {
