@@ -34,6 +34,7 @@ PER_SECOND: Final = 100
 # The names that attackers know.
 PAIR: Final = ("honest-a", "honest-b")
 TRAVELLER: Final = "honest-traveller"
+FRIEND: Final = "honest-friend"
 # What has not come after so many seconds counts as lost, or as refused.
 LOST_AFTER: Final = 10.0
 NEWCOMER_EVERY: Final = 0.3
@@ -154,6 +155,9 @@ class Traveller:
             self._received = 0
         self._confirmed = self._received
         self._reading = asyncio.create_task(self._read())
+        if not session["resumed"]:
+            # As a store watches whom it talks to: so the friend is one for the server, too.
+            await self._wire.send(text({"type": "watch", "userIds": [FRIEND]}))
         return bool(session["resumed"])
 
     async def _read(self) -> None:
@@ -176,7 +180,7 @@ class Traveller:
 
 async def travel(target: Target, other: Target, seen: Seen) -> None:
     """Be a client that loses its connection and resumes, and the friend that sends to it meanwhile."""
-    friend = await Wire.register(other, "honest-friend", Identity.generate(), source="127.0.0.3")
+    friend = await Wire.register(other, FRIEND, Identity.generate(), source="127.0.0.3")
     traveller = Traveller(target)
     await traveller.arrive()
     number = 0
@@ -197,7 +201,7 @@ async def travel(target: Target, other: Target, seen: Seen) -> None:
                     continue
                 while awaited:
                     message = await traveller.came.get()
-                    if message.get("from") == "honest-friend" and message["connection"] in awaited:
+                    if message.get("from") == FRIEND and message["connection"] in awaited:
                         awaited.remove(message["connection"])
                 seen.journeys += 1
         except (Refused, OSError, TimeoutError) as error:

@@ -17,6 +17,8 @@ from benchmarks.attack.tricks import Requests
 from benchmarks.attack.wire import TEXT, Target, Wire, frame, handshake, many, text
 
 EVERYWHERE = 250
+# Seconds between two that begin to send. All at once are another attack: the server then reads from all in one turn.
+BETWEEN = 0.004
 
 
 class Heads(Opening):
@@ -237,35 +239,57 @@ class LostEverywhere(Attack):
 
 @attack("full-of-lost")
 class FullOfLost(Attack):
-    """Forty users whose connections are lost, and others who send them as much as is kept for all."""
+    """40 users with ten devices each, whose connections are lost, and 250 others who send them all that is kept."""
 
-    addresses = 40
+    addresses = EVERYWHERE
     growth = 128
+    # 1.9 MiB for the devices of each user, of the 2 MiB that one may have, and 76 MiB for all, of 64. Small messages: a
+    # stranger has no room for a large one where much waits already (`hub.shares`).
+    users = 40
+    devices = 10
+    size = 4000
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._senders: list[Wire] = []
+        self._lost: list[Wire] = []
+
+    async def prepare(self) -> None:
+        async def sender(index: int) -> None:
+            self._senders.append(await self.user(f"sender-{index}"))
+
+        async def lost(index: int) -> None:
+            user, device = divmod(index, self.devices)
+            self._lost.append(await self.user(f"lost-{user}", device=f"d{device}"))
+
+        await each_of(EVERYWHERE, sender)
+        await each_of(self.users * self.devices, lost)
 
     async def strike(self) -> None:
-        self.end()
+        if not self._senders:
+            await self.prepare()
+        senders, self._senders = self._senders, []
+        while self._lost:
+            self._lost.pop().abort()
+        devices = [f"lost-{user}/d{device}" for user in range(self.users) for device in range(self.devices)]
+        messages = [text({"type": "bye", "to": to, "reason": "A" * self.size}) for to in devices]
 
-        async def one(index: int) -> None:
-            for device in range(8):
-                (await self.user(f"lost-{index}", device=f"d{device}")).abort()
-
-        async def send(index: int) -> None:
-            wire = await self.user(f"sender-{index}")
+        async def send(index: int, wire: Wire) -> None:
             reading = asyncio.create_task(wire.discard())
+            # Each begins with another device, so that all are filled at the same time.
+            mine = messages[index:] + messages[:index]
             try:
-                while not reading.done():
-                    for lost in range(40):
-                        for device in range(8):
-                            await wire.send(
-                                text({"type": "bye", "to": f"lost-{lost}/d{device}", "reason": "A" * 20_000})
-                            )
+                await asyncio.sleep(index * BETWEEN)
+                with suppress(OSError):
+                    while not reading.done():
+                        for message in mine:
+                            await wire.send(message)
                             await asyncio.sleep(0)
             finally:
                 reading.cancel()
                 wire.abort()
 
-        await each_of(40, one)
-        await together(forever(lambda index=index: send(index)) for index in range(40))  # type: ignore[misc]
+        await together(send(index, wire) for index, wire in enumerate(senders))
 
 
 @attack("shut-windows")
