@@ -286,6 +286,30 @@ async def test_old_sessions_are_not_taken_over(tmp_path: Path) -> None:
         alice.client.vanish()
 
 
+@pytest.mark.parametrize("obstacle", ["a port that is taken", "a broken list of bans"])
+async def test_a_start_that_fails_leaves_the_sessions_for_the_next_one(tmp_path: Path, obstacle: str) -> None:
+    alice = Resuming("alice")
+    async with ServerProcess(tmp_path) as server:
+        await alice.connect(server.port)
+        server.signal(signal.SIGTERM)
+        assert await alice.read_until_closed() == 4000
+        await server.wait()
+    bans = tmp_path / "data" / "bans.json"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = {"admin_port": taken.getsockname()[1]} if obstacle.endswith("taken") else {}
+        if not settings:
+            bans.write_text("no list")
+        failing = ServerProcess(tmp_path, own_program=True, **settings)
+        with pytest.raises(AssertionError, match=r"ConfigError: (admin_port|data): "):
+            await failing.start()
+        assert await failing.wait() != 0
+    bans.unlink(missing_ok=True)
+    assert (tmp_path / "data" / "sessions.handover").stat().st_mode & 0o777 == 0o600
+    async with ServerProcess(tmp_path) as server:
+        assert (await alice.connect(server.port))["resumed"] is True
+        alice.client.vanish()
+
+
 async def test_who_does_not_come_back_goes_offline_after_the_resume_window(tmp_path: Path) -> None:
     alice, bob = Resuming("alice"), Resuming("bob")
     settings: dict[str, Any] = {"resume_window": 8, "port": free_port()}

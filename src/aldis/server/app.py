@@ -252,7 +252,7 @@ class SignalingServer:
             if self.member is None:
                 if config.data != MEMORY:
                     stack.enter_context(held_folder(Path(config.data)))
-                self._take_over()
+                self._take_over(stack)
             else:
                 # The clients of its last run are at other nodes by now, and the bans are those of all.
                 if self._ban_file.load():
@@ -311,13 +311,15 @@ class SignalingServer:
             self._running = stack.pop_all()
         self._announce()
 
-    def _take_over(self) -> None:
-        """Take what the last run of this server has left. Raises `ConfigError`."""
+    def _take_over(self, stack: AsyncExitStack) -> None:
+        """Take what the last run of this server has left. Raises `ConfigError`. A start that fails puts it back."""
+        bans = self._ban_file.load()
         saved = self._handover_file.take()
         if saved is not None:
             count = self.hub.restore(saved, monotonic())
+            stack.callback(lambda: self._running or self._handover_file.leave(saved))
             _directory_log.info("goes on with the sessions of the last run", sessions=count)
-        for ban in self._ban_file.load():
+        for ban in bans:
             self.hub.ban(ban, monotonic())
 
     def _make_folder(self) -> None:
