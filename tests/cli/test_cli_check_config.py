@@ -6,12 +6,15 @@ import asyncio
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from aldis.backends.sqlite_file import MIGRATIONS, SqliteFile
 from support.certificates import make_certificates
 from support.commands import COMMAND, Piped, aldis, environment
 from support.patience import PATIENCE
@@ -241,6 +244,56 @@ def test_names_that_the_server_may_not_write_are_found(tmp_path: Path) -> None:
     assert code == 2
     names.chmod(0o600)
     assert unable(tmp_path, "--port", str(free_port()), "--data", str(names.parent))[0] == 0
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_names_and_bans_that_a_server_would_not_start_with_are_found(tmp_path: Path, *, stopped: bool) -> None:
+    data = tmp_path / "data"
+    names, bans = data / "names.sqlite3", data / "bans.json"
+    SqliteFile(names, patience=1).create()
+    words = ("--port", str(free_port()), "--data", str(data))
+
+    def found() -> list[str]:
+        before = {file.name: file.read_bytes() for file in data.iterdir()}
+        code, text = checked(tmp_path, *words)
+        after = {file.name: file.read_bytes() for file in data.iterdir()}
+        assert {**after, "names.sqlite3-shm": b""} == {**before, "names.sqlite3-shm": b""}  # readers mark it
+        assert after.keys() == before.keys()
+        wrong = [line for line in text.splitlines() if line.startswith("wrong")]
+        assert code == (2 if wrong else 0)
+        return wrong
+
+    assert found() == []
+    with closing(sqlite3.connect(names, isolation_level=None)) as database:
+        database.execute("PRAGMA user_version=99")
+        if stopped:
+            database.close()
+        assert found() == [
+            f"wrong  data: {names} has version 99, of a newer release of Aldis;"
+            f" this one knows version {len(MIGRATIONS)}"
+        ]
+    bans.write_text("no list")
+    assert found()[1].startswith(f"wrong  data: {bans} is no list of bans: ")
+    names.write_bytes(b"no database" * 100)
+    assert found()[0].startswith(f"wrong  data: {names} is not a directory of names, or is damaged: ")
+    done = aldis("serve", "--admin-port", "none", *words, home=tmp_path)
+    assert (done.returncode, "is not a directory of names" in done.stderr) == (1, True)
+
+
+def test_a_server_that_is_older_than_its_names_says_how_to_go_on(tmp_path: Path) -> None:
+    names, backup = tmp_path / "names.sqlite3", tmp_path / "backup.sqlite3"
+    SqliteFile(names, patience=1).create()
+    words = ("--data", str(tmp_path))
+    assert aldis("directory", "backup", str(backup), *words, home=tmp_path).returncode == 0
+    with closing(sqlite3.connect(names, isolation_level=None)) as database:
+        database.execute("PRAGMA user_version=99")
+    done = aldis("serve", "--admin-port", "none", "--port", str(free_port()), *words, home=tmp_path)
+    assert done.returncode == 1
+    assert "names.sqlite3 has version 99, of a newer release of Aldis" in done.stderr
+    assert "Use that release again." in done.stderr
+    assert "aldis directory restore" in done.stderr
+    assert aldis("directory", "restore", str(backup), *words, home=tmp_path).returncode == 0
+    assert "wrong" not in checked(tmp_path, "--port", str(free_port()), *words)[1]
 
 
 def test_it_takes_the_options_of_serve(tmp_path: Path) -> None:

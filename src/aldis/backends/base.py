@@ -38,6 +38,12 @@ class DirectoryUnavailable(RemoteError):
     temporary = True
 
 
+class DirectoryTooNew(DirectoryUnavailable):
+    """A newer release has changed the directory, so this one does not touch it."""
+
+    temporary = False
+
+
 class DatabaseUnavailable(DirectoryUnavailable):
     """The directory is behind another server, which cannot be reached or cannot answer."""
 

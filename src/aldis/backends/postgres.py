@@ -24,7 +24,7 @@ from psycopg.rows import TupleRow
 
 from aldis.backends.base import Binding, Claim, DirectoryUnavailable, PrivacyRefusal, closed_on_failure
 from aldis.backends.postgres_pool import MAX_CONNECTIONS, PATIENCE, Connection, PostgresPool
-from aldis.backends.postgres_schema import prepare
+from aldis.backends.postgres_schema import prepare, version_of
 from aldis.errors import InvalidAddress
 from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy, PrivacyChange, Visibility
 
@@ -99,7 +99,7 @@ class PostgresDirectory:
 
     @classmethod
     async def probe(cls, url: str) -> None:
-        """See that the database of `url` answers and takes writes. It writes nothing, and makes no tables.
+        """See that the database of `url` answers, takes writes, and is of no newer release. It writes nothing.
 
         Raises as `open` does.
         """
@@ -109,6 +109,7 @@ class PostgresDirectory:
             row = await (await connection.execute(_READ_ONLY)).fetchone()
             if row is not None and row[0] == "on":
                 raise errors.ReadOnlySqlTransaction("transaction_read_only is on")
+            await version_of(connection, directory.name)
 
         async with closed_on_failure(directory):
             await directory._pool.run(work)

@@ -11,7 +11,7 @@ from typing import Any, Final, LiteralString, cast
 
 import psycopg
 
-from aldis.backends.base import KEY_BYTES, DatabaseUnavailable
+from aldis.backends.base import KEY_BYTES, DatabaseUnavailable, DirectoryTooNew
 
 # "ALDI": the advisory lock of those who make or change tables (pg_advisory_xact_lock).
 _LOCK: Final = 0x414C4449
@@ -49,13 +49,14 @@ _TABLES: Final = "SELECT relname FROM pg_catalog.pg_class WHERE relnamespace = '
 async def prepare(connection: psycopg.AsyncConnection[Any], database: str) -> None:
     """Make the tables, or check that they are ours and bring them up to date; `database` is its name for errors.
 
-    Raise `DatabaseUnavailable` for tables of another program or of a newer release, and exceptions of psycopg.
+    Raise `DatabaseUnavailable` for tables of another program, `DirectoryTooNew` for those of a newer release, and
+    exceptions of psycopg.
     """
-    if await _version(connection, database) == len(MIGRATIONS):
+    if await version_of(connection, database) == len(MIGRATIONS):
         return
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-        version = await _version(connection, database)  # another process may have been faster
+        version = await version_of(connection, database)  # another process may have been faster
         if version == 0:
             # Not IF NOT EXISTS: that asks for the right to make schemas also where the operator has made this one.
             if await _one(connection, _SCHEMA_EXISTS) is None:
@@ -68,8 +69,8 @@ async def prepare(connection: psycopg.AsyncConnection[Any], database: str) -> No
         await connection.execute("UPDATE aldis.version SET version = %s", (len(MIGRATIONS),))
 
 
-async def _version(connection: psycopg.AsyncConnection[Any], database: str) -> int:
-    """The version of the schema; 0 where there are no tables."""
+async def version_of(connection: psycopg.AsyncConnection[Any], database: str) -> int:
+    """The version of the schema; 0 where there are no tables. Raise as `prepare` does."""
     if await _one(connection, _SCHEMA_EXISTS) is None:
         return 0
     tables = {name for (name,) in await (await connection.execute(_TABLES)).fetchall()}
@@ -81,7 +82,7 @@ async def _version(connection: psycopg.AsyncConnection[Any], database: str) -> i
     known = len(MIGRATIONS)
     if version is None or not 1 <= version <= known:
         text = f"{database} has tables of version {version}, of a newer release of Aldis; this one knows {known}"
-        raise DatabaseUnavailable(text)
+        raise DirectoryTooNew(text)
     return version
 
 

@@ -7,11 +7,12 @@ not an empty directory in which all names are free again: only `create` makes a 
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from aldis import sqlite_files
-from aldis.backends.base import KEY_BYTES, DirectoryUnavailable
+from aldis.backends.base import KEY_BYTES, DirectoryTooNew, DirectoryUnavailable
 from aldis.errors import UsageError
 from aldis.sqlite_files import (
     BUSY,
@@ -120,7 +121,7 @@ class SqliteFile:
     def in_words(self, error: Exception) -> Exception:
         """The exception for one caller: a new one for each, because each gets its own traceback."""
         if isinstance(error, DirectoryUnavailable):
-            return DirectoryUnavailable(*error.args)
+            return type(error)(*error.args)
         if isinstance(error, OSError):
             return DirectoryUnavailable(f"{self.path} cannot be opened: {error.strerror or error}")
         if isinstance(error, sqlite3.Error):
@@ -196,6 +197,18 @@ def open_present(path: Path, *, read_only: bool = False) -> tuple[sqlite3.Connec
     return database, version
 
 
+def check_present(path: Path) -> None:
+    """Raise `DirectoryUnavailable` when there is a file at `path` that this release cannot use. Changes nothing."""
+    try:
+        # Without a server, SQLite would make side files here: the server's user could not open those of another user.
+        used = path.with_name(f"{path.name}-wal").exists()
+        uri = f"{path.absolute().as_uri()}?{'mode=ro' if used else 'immutable=1'}"
+        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as database:
+            version_of(database, path)
+    except sqlite3.Error as error:
+        raise DirectoryUnavailable(f"{path} {_WORDS.get(code_of(error), 'cannot be used')} ({error})") from None
+
+
 def version_of(database: sqlite3.Connection, path: Path) -> int:
     """The version of the schema; 0 for an empty file. Refuses files of other programs and of newer releases."""
     try:
@@ -207,4 +220,4 @@ def version_of(database: sqlite3.Connection, path: Path) -> int:
 def _refused(path: Path, error: ForeignFile | NewerFile) -> DirectoryUnavailable:
     if isinstance(error, ForeignFile):
         return DirectoryUnavailable(f"{path} is a SQLite file of another program")
-    return DirectoryUnavailable(f"{path} has {error}")
+    return DirectoryTooNew(f"{path} has {error}")

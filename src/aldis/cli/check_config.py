@@ -20,13 +20,15 @@ from typing import Final
 
 from aldis.backends.base import DirectoryUnavailable
 from aldis.backends.directory_url import sqlite_path, without_password
-from aldis.backends.sqlite_file import FILE_NAME
+from aldis.backends.sqlite_file import FILE_NAME, check_present
 from aldis.cli.exits import ExitCode
 from aldis.cli.parser import Parser
 from aldis.cli.serve import Arguments, declare_settings
 from aldis.cli.text import safe_line
 from aldis.errors import ConfigError
 from aldis.protocol.hosts import is_this_machine
+from aldis.server.ban_file import FILE_NAME as BANS_NAME
+from aldis.server.ban_file import BanFile
 from aldis.server.config import MEMORY, RELOADABLE, SETTINGS, STUN_PORT, ServerConfig, load_config
 from aldis.server.machine import default_budget
 from aldis.server.worker_settings import FIXED
@@ -35,7 +37,7 @@ _TEXT: Final = """\
 Say whether a server could run with these settings: whether each has a value
 that can be used, the certificate and its key can be read and belong together,
 the ports are free, the keys of tokens can be read, the directory for names can
-be written, and a Redis or PostgreSQL answers. No server is started, and nothing
+be written, and is of no newer release, and a Redis or PostgreSQL answers. No server is started, and nothing
 is changed. Run it as the user that the server has.
 
 It takes the options, variables and file of `aldis serve`."""
@@ -123,6 +125,7 @@ def check(flags: dict[str, object], file: Path | None, *, offline: bool = False)
             yield from _check_database("directory", config.directory, config, offline=offline)
         elif config.directory != MEMORY:
             yield _check_data("directory", str(path.parent), path.name)
+    yield from _check_files(config)
     if config.redis:
         yield from _check_database("redis", config.redis, config, offline=offline)
 
@@ -360,6 +363,21 @@ def _check_data(setting: str, data: str, name: str = FILE_NAME) -> Finding:
     except OSError as error:
         return Finding("wrong", f"{setting}: {data} cannot be made: {error.strerror or error}")
     return Finding("ok", f"{setting}: {data} can be made")
+
+
+def _check_files(config: ServerConfig) -> Iterator[Finding]:
+    """What an earlier run has left: a server does not start with names or bans that it cannot use."""
+    names = sqlite_path(config.directory_url)
+    if names is not None and os.access(names, os.R_OK | os.W_OK):
+        try:
+            check_present(names)
+        except DirectoryUnavailable as error:
+            yield Finding("wrong", f"{'directory' if config.directory else 'data'}: {error}")
+    if config.data != MEMORY:
+        try:
+            BanFile(Path(config.data) / BANS_NAME).load()
+        except ConfigError as error:
+            yield Finding("wrong", str(error))
 
 
 def _try_to_make(folder: Path) -> None:

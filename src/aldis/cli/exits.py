@@ -11,7 +11,7 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import Final
 
-from aldis.backends.base import DatabaseUnavailable, DirectoryUnavailable
+from aldis.backends.base import DatabaseUnavailable, DirectoryTooNew, DirectoryUnavailable
 from aldis.cli.text import safe_line
 from aldis.errors import (
     AldisError,
@@ -130,6 +130,11 @@ def _hint(error: AldisError) -> str | None:
             return (
                 "The same name has connected again, with the same key, from another place.\n"
                 "  Give one of them another --device, and both can be online."
+            )
+        case DirectoryTooNew():
+            return (
+                "Use that release again. Or go back to the names as they were before the upgrade: restore the backup\n"
+                "  that you made then, with `aldis directory restore` (of a PostgreSQL with its own tools)."
             )
         case DatabaseUnavailable():
             return "Does the database run, and is the URL in --directory (or ALDIS_DIRECTORY) right? Its log says more."
