@@ -52,6 +52,7 @@ put 644 systemd/aldis.service /etc/systemd/system/aldis.service
 put 644 systemd/aldis.socket /etc/systemd/system/aldis.socket
 systemd-sysusers aldis.conf
 systemd-tmpfiles --create aldis.conf
+turn_before=$(cksum /etc/turnserver.conf 2>/dev/null || true)
 coturn=coturn
 ! grep -Eqs '^[[:space:]]*turn[_-]server[[:space:]]*=[[:space:]]*true' /etc/aldis/aldis.toml || coturn=
 if [ -n "$coturn" ] && ! grep -q ALDIS_TURN_SECRET= /etc/aldis/secrets.env; then
@@ -83,6 +84,13 @@ if [ -d /run/systemd/system ]; then
     # A server that opened the port itself, as earlier versions did, has to end first.
     systemctl is-active --quiet aldis.socket || systemctl stop aldis
     [ -n "$coturn" ] || systemctl stop coturn
-    systemctl restart aldis $proxy $coturn
+    systemctl restart aldis
+    # An upgrade: Caddy keeps its ports open, and coturn the connections that it relays if nothing has changed for it.
+    [ -z "$proxy" ] || systemctl reload-or-restart "$proxy"
+    if [ -n "$coturn" ]; then
+        how=start
+        [ "$turn_before" = "$(cksum /etc/turnserver.conf)" ] || how=restart
+        systemctl "$how" coturn
+    fi
     echo "Aldis serves https://$name/. Ask it from another machine: aldis doctor --server wss://$name"
 fi

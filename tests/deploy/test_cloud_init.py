@@ -185,3 +185,28 @@ def test_coturn_is_told_of_a_public_address_that_the_machine_does_not_have(
     done = tool("sh", "-c", script)
     assert done.returncode == 0, done.stdout
     assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("proxy=caddy coturn=coturn", ["restart aldis", "reload-or-restart caddy", "start coturn"]),
+        ("proxy= coturn=coturn", ["restart aldis", "start coturn"]),
+        ("proxy=caddy coturn=coturn turn_before=", ["restart aldis", "reload-or-restart caddy", "restart coturn"]),
+        ("proxy= coturn=", ["stop coturn", "restart aldis"]),
+    ],
+)
+def test_an_upgrade_closes_no_port_of_the_proxy_and_ends_no_relay(
+    words: str, expected: list[str], tmp_path: Path
+) -> None:
+    _, condition, lines = (DEPLOY / "setup.sh").read_text().partition("if [ -d /run/systemd/system ]")
+    lines = condition + lines
+    (tmp_path / "turnserver.conf").write_text("realm=signal.example.com\n")
+    (tmp_path / "systemctl").write_text("#!/bin/sh\necho $*\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    lines = lines.replace("/run/systemd/system", str(tmp_path)).replace("/etc/", f"{tmp_path}/")
+    given = f"PATH={tmp_path}:$PATH name=signal.example.com turn_before=$(cksum {tmp_path}/turnserver.conf) {words}"
+    done = tool("sh", "-euc", f"{given}\n{lines}")
+    assert done.returncode == 0, done.stdout
+    told = [line for line in done.stdout.splitlines() if line.startswith(("start", "stop", "re"))]
+    assert told == expected
