@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Dialog, Page, expect
 
 from aldis.server.app import SignalingServer
 from support.certificates import make_certificates
+from support.nginx import nginx
 from support.ports import free_port
 from support.raw_websocket import RawClient
 from support.settings import config
@@ -54,6 +55,16 @@ async def test_the_token_is_asked_for_and_a_wrong_one_refused(page: Page) -> Non
     await page.reload()
     await expect(page.get_by_role("heading", name="Bans")).to_be_visible()
     await expect(page.get_by_role("heading", name="Names that may register")).to_be_hidden()
+
+
+async def test_it_works_at_a_path_of_a_proxy(chromium: Browser, admin_server: SignalingServer, tmp_path: Path) -> None:
+    port = free_port()
+    place = f"location /of/aldis/ {{ proxy_pass http://127.0.0.1:{admin_server.admin_port}/; }}"
+    async with nginx(tmp_path / "nginx", port, place):
+        page = await chromium.new_page()
+        await page.goto(f"http://127.0.0.1:{port}/of/aldis/")
+        await sign_in(page)
+        await page.context.close()
 
 
 async def test_an_operator_sees_users_and_disconnects_and_bans_one(page: Page, admin_server: SignalingServer) -> None:

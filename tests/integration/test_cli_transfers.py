@@ -307,7 +307,9 @@ def receive_by_code(server: QuickServer, code: str, *words: str | Path) -> Piped
 
 
 async def code_of(alice: Piped) -> str:
-    found = re.fullmatch(r"On the other machine: aldis receive (\d+-[a-z]+-[a-z]+)", await alice.line())
+    found = re.fullmatch(
+        r"On the other machine: aldis receive (\d+-[a-z]+-[a-z]+) --server ws://\S+\d", await alice.line()
+    )
     assert found is not None
     return found[1]
 

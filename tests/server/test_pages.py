@@ -56,7 +56,7 @@ def test_the_files_that_are_for_browsers_are_there_and_no_others(folder: Path) -
 def test_people_find_the_sources(folder: Path) -> None:
     pages = Pages(folder)
     reply = get(pages, b"/src/")
-    assert reply.body.decode().split() == ["/src/page/index.html", "/src/page/main.js"]
+    assert reply.body.decode().split() == ["page/index.html", "page/main.js"]
     assert header(reply, "Content-Type") == "text/plain; charset=utf-8"
     # The page works at its own address only.
     assert header(get(pages, b"/src/page/index.html"), "Content-Type") == "text/plain; charset=utf-8"

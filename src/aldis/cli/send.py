@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from aldis.cli.exchange import ExchangeArguments, add_exchange, check_code, code_store, named_store, plan
 from aldis.cli.exits import MEANINGS, ExitCode, complain
-from aldis.cli.options import user_name, utf8
+from aldis.cli.options import DEFAULT_SERVER, user_name, utf8
 from aldis.cli.parser import Parser
 from aldis.cli.text import safe_line
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from aldis.cli.pipes import PipeSource
     from aldis.cli.progress import Screen
     from aldis.cli.talk import Talk
+    from aldis.client.address import ServerAddress
     from aldis.store.files.transfer import Transfer
     from aldis.store.peers.admission import Accept
     from aldis.store.store import NetworkStore
@@ -116,6 +118,12 @@ async def _by_name(arguments: Arguments, paths: list[str], peer: str) -> ExitCod
         screen.close()
 
 
+def _where(server: ServerAddress) -> str:
+    """What the recipient has to type besides the code, to come to the same server."""
+    url = server.url.removesuffix("/")
+    return "" if url == DEFAULT_SERVER else f" --server {shlex.quote(url)}"
+
+
 async def _by_code(arguments: Arguments, paths: list[str]) -> ExitCode:
     from aldis.cli.codes import RECIPIENT
     from aldis.cli.handshake import confirm_recipient
@@ -125,7 +133,7 @@ async def _by_code(arguments: Arguments, paths: list[str]) -> ExitCode:
     _check(paths)
     store, code = await _offer_code(arguments, lambda user_id, _: user_id.startswith(RECIPIENT))
     async with store:
-        print(f"On the other machine: aldis receive {code}", flush=True)
+        print(f"On the other machine: aldis receive {code}{_where(arguments.server)}", flush=True)
         if not arguments.quiet:
             complain("waiting for the recipient; Ctrl-C ends it, and the code with it")
         peer = await confirm_recipient(store, code, arguments.timeout or None)

@@ -150,7 +150,9 @@ class Pages:
             names[""] = names[INDEX]
         sources = sorted(name for name in names if name.startswith(_SOURCES))
         if sources:
-            names[_SOURCES] = _File(_SOURCES, "".join(f"/{name}\n" for name in sources).encode())
+            # Relative: the server may be at a path of its host.
+            listed = "".join(f"{name.removeprefix(_SOURCES)}\n" for name in sources)
+            names[_SOURCES] = _File(_SOURCES, listed.encode())
         if _ICON in names:
             names.setdefault(FAVICON, names[_ICON])
         self._files = {_path(name): file for name, file in names.items()}

@@ -87,7 +87,8 @@ class Refused extends Error {
  * @param {object} [body]
  */
 async function ask(path, method = 'GET', body) {
-  const reply = await fetch(`/api/v1${path}`, {
+  // Relative, for a proxy that has the page at a path.
+  const reply = await fetch(`api/v1${path}`, {
     method,
     headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' },
     body: body && JSON.stringify(body),
