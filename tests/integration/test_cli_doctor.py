@@ -164,6 +164,7 @@ async def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
     ("answer", "told"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "no signaling server: it answered 200"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no signaling server: it answered 400"),
         (b"HTTP/1.1 404 Not Found\r\n\r\n", "nothing at this path (404)"),
         (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "the server behind it is down (502)"),
         (b"HTTP/1.1 301 Moved\r\nLocation: https://elsewhere/\r\n\r\n", "to https://elsewhere/"),
@@ -186,7 +187,7 @@ async def test_another_kind_of_server(answer: bytes, told: str) -> None:
         websocket = [check async for check in examination.server()][-1]
     assert (websocket.name, websocket.mark, websocket.code) == ("WebSocket", Mark.FAIL, ExitCode.SERVER_UNREACHABLE)
     assert told in websocket.text
-    assert websocket.advice
+    assert websocket.advice.endswith("If the port is one for TLS, the address has to begin with wss://.")
 
 
 async def _relay(url: str) -> Check:

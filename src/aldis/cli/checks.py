@@ -281,7 +281,7 @@ async def _reach(probe: Probe) -> AsyncIterator[Check]:
         step = "WebSocket"
         upgrade = await probe.upgrade()
     except ServerUnreachable as error:
-        yield _failed(step, error, _advice(step, probe.distrust))
+        yield _failed(step, error, _advice(step, probe))
         return
     if upgrade.subprotocol != PROTOCOL:
         yield Check(
@@ -310,6 +310,8 @@ _ADVICE: Final = {
 }
 
 
+_TLS_PORT: Final = " If the port is one for TLS, the address has to begin with wss://."
+
 _UNTRUSTED: Final = (
     "No authority that this machine trusts has signed it. For a certificate of your own, give its authority with "
     "--ca-file. For one of a public authority, the server's file has to hold the whole chain."
@@ -325,8 +327,11 @@ _BY_DISTRUST: Final = {
 }
 
 
-def _advice(step: str, distrust: int | None) -> str:
-    return _ADVICE[step] if distrust is None else _BY_DISTRUST.get(distrust, _UNTRUSTED)
+def _advice(step: str, probe: Probe) -> str:
+    if probe.distrust is not None:
+        return _BY_DISTRUST.get(probe.distrust, _UNTRUSTED)
+    # A port for TLS answers 400, or hangs up, where plain HTTP comes.
+    return _ADVICE[step] + (_TLS_PORT if step == "WebSocket" and not probe.server.secure else "")
 
 
 def _trusted(version: str, validity: tuple[float, float] | None) -> Check:
