@@ -57,6 +57,23 @@ async def test_the_token_is_asked_for_and_a_wrong_one_refused(page: Page) -> Non
     await expect(page.get_by_role("heading", name="Names that may register")).to_be_hidden()
 
 
+async def test_it_fits_a_phone_with_long_names_and_bans(page: Page, admin_server: SignalingServer) -> None:
+    await page.set_viewport_size({"width": 360, "height": 740})
+    async with await RawClient.connect(admin_server.port) as user:
+        await user.register("a" * 64)
+        await sign_in(page)
+        await page.get_by_label("Which").fill("b" * 64)
+        await page.get_by_label("Reason").fill("of a reason that is told in many words, more than there is room for")
+        await page.get_by_role("button", name="Ban", exact=True).click()
+        for button in ("Disconnect", "End"):
+            await expect(page.get_by_role("button", name=button)).to_be_visible()
+        hidden = "[...document.querySelectorAll('html, section')].filter((each) => each.scrollWidth > each.clientWidth)"
+        assert (
+            await page.evaluate(f"{hidden}.map((each) => `${{each.scrollWidth}} ${{each.innerText.slice(0, 30)}}`)")
+            == []
+        )
+
+
 async def test_it_works_at_a_path_of_a_proxy(chromium: Browser, admin_server: SignalingServer, tmp_path: Path) -> None:
     port = free_port()
     place = f"location /of/aldis/ {{ proxy_pass http://127.0.0.1:{admin_server.admin_port}/; }}"
