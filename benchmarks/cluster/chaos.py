@@ -1,6 +1,6 @@
 """Clients of a cluster exchange numbered messages, while servers and Redis die, hang, are cut off, and come back:
 
-    .venv/bin/python -m benchmarks.cluster.chaos --clients 300                 # all events, a Redis alone
+    tools/netns.sh .venv/bin/python -m benchmarks.cluster.chaos --clients 300  # all events, a Redis alone
     .venv/bin/python -m benchmarks.cluster.chaos --sentinel --event master     # a master is killed, a replica follows
     .venv/bin/python -m benchmarks.cluster.chaos --cluster --event master      # the same in a Redis Cluster
 
@@ -11,7 +11,7 @@ clients have to know within `PATIENCE` seconds who is online, and each server ho
 message that was acknowledged is lost (`benchmarks.cluster.ledger`), none has come twice, and no log has an exception.
 The exit code is 1 otherwise, and the first contradictions are shown.
 
-Needs Redis and nginx on Linux.
+Needs Redis and nginx on Linux; for packets that are lost also nftables, and a network namespace (`tools/netns.sh`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from typing import Any, Final
 
 from aldis.errors import RequestTimeout
 from benchmarks.cluster.crowd import name_of
-from benchmarks.cluster.events import EVENTS, Event
+from benchmarks.cluster.events import EVENTS, OF_PACKETS, Event
 from benchmarks.cluster.ledger import Arrived, Judgement, LostSession, Sent, judge, longest_gap, slowest
+from benchmarks.cluster.packets import can_be_lost
 from benchmarks.cluster.world import World
 from benchmarks.load.helpers import Helper, helper
 from benchmarks.load.process import choose_cores
@@ -244,12 +245,13 @@ async def run(options: argparse.Namespace) -> list[Outcome]:
     """Let all chosen events happen."""
     chance = random.Random(options.seed)
     outcomes = []
+    lossy = await can_be_lost()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aldis-cluster-")))
         async with World(folder, sentinel=options.sentinel, cluster=options.cluster) as world:
             crowds = await enter(stack, world, options)
             print(HEAD, flush=True)
-            for event in options.event or EVENTS:
+            for event in options.event or [each for each in EVENTS if each not in OF_PACKETS or lossy]:
                 outcomes.append(await happen(event, EVENTS[event], world, crowds, chance, options))
                 tell(outcomes[-1], world, options.logs)
     return outcomes

@@ -12,12 +12,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
+from benchmarks.cluster.packets import no_answers, no_questions, some_lost
+from benchmarks.cluster.refusals import broken_disk, flush, no_login, no_rights, out_of_memory
 from benchmarks.cluster.world import Node, World
 
 RESETS: Final = 5
 CUTS: Final = 3
 # Seconds that each piece of data is late on a slow way, and how long that lasts.
 LATE: Final = 0.3
+VERY_LATE: Final = 2.0
 SLOW_SECONDS: Final = 15.0
 NEW_MASTER_SECONDS: Final = 60.0
 
@@ -65,6 +68,11 @@ async def stop_server(world: World, chance: random.Random) -> str:
     return await _stop(chance.choice(world.nodes), chance.uniform(2.0, 16.0))
 
 
+async def freeze_server(world: World, chance: random.Random) -> str:
+    """Its users are long gone to other servers when it goes on, and it does not know it."""
+    return await _stop(chance.choice(world.nodes), chance.uniform(20.0, 40.0))
+
+
 async def kill_master(world: World, chance: random.Random) -> str:
     """With a Sentinel or in a Cluster its replica follows it; else the same comes back with its files."""
     if world.cluster is not None:
@@ -106,14 +114,22 @@ async def reset(world: World, chance: random.Random) -> str:
     return await _reset(chance.choice(world.nodes))
 
 
-async def slow_redis(world: World, chance: random.Random) -> str:
-    node = chance.choice(world.nodes)
+async def _slow(node: Node, late: float) -> str:
     for gate in node.gates:
-        gate.late = LATE
+        gate.late = late
     await asyncio.sleep(SLOW_SECONDS)
     for gate in node.gates:
         gate.late = 0.0
-    return f"all between {node.name} and Redis was {LATE} s late for {SLOW_SECONDS:.0f} s"
+    return f"all between {node.name} and Redis was {late} s late for {SLOW_SECONDS:.0f} s"
+
+
+async def slow_redis(world: World, chance: random.Random) -> str:
+    return await _slow(chance.choice(world.nodes), LATE)
+
+
+async def very_slow_redis(world: World, chance: random.Random) -> str:
+    """An answer takes 4 s: longer than the server waits for that of its lease, and not longer than a lease."""
+    return await _slow(chance.choice(world.nodes), VERY_LATE)
 
 
 async def pause_redis(world: World, chance: random.Random) -> str:
@@ -121,7 +137,7 @@ async def pause_redis(world: World, chance: random.Random) -> str:
     if world.cluster is not None:
         redis = chance.choice(await asyncio.to_thread(world.cluster.masters))
     else:
-        redis = world.redis if world.sentinels is None else await asyncio.to_thread(world.new_master)
+        (redis,) = await asyncio.to_thread(world.masters)
     redis.pause()
     await asyncio.sleep(10.0)
     redis.resume()
@@ -183,4 +199,16 @@ EVENTS: Final[dict[str, Event]] = {
     "clients": cut_clients,
     "rolling": rolling_restart,
     "two": two_at_once,
+    "freeze": freeze_server,
+    "flush": flush,
+    "memory": out_of_memory,
+    "disk": broken_disk,
+    "rights": no_rights,
+    "login": no_login,
+    "slow-2": very_slow_redis,
+    "no-answers": no_answers,
+    "no-questions": no_questions,
+    "loss": some_lost,
 }
+# Which need a network namespace.
+OF_PACKETS: Final = frozenset({"no-answers", "no-questions", "loss"})

@@ -2,7 +2,7 @@
 
 Closed, it forwards nothing and says nothing, as a network that drops all packets: connections stay, new ones come
 about and get no answer. What was sent meanwhile goes on when it is open again, as TCP would send it again. It can also
-be slow: then each piece of data is `late` by so many seconds.
+be slow: then each piece of data is `late` by so many seconds, and many are on their way.
 
 `rewrites` replaces texts of the same length in the answers: the ports that a Sentinel or a Redis Cluster tells.
 """
@@ -17,6 +17,8 @@ from contextlib import suppress
 from typing import Final
 
 _CHUNK: Final = 65536
+# On their way in one direction: beyond, the sender waits, as for a window of TCP.
+_PIECES: Final = 1000
 _NOT_AT_ALL: Final = struct.pack("ii", 1, 0)
 
 
@@ -62,7 +64,9 @@ class Gate:
         for writers in self._connections.values():
             for writer in writers:
                 # Without lingering, close(2) sends RST (socket(7)).
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOT_AT_ALL)
+                its_socket = writer.get_extra_info("socket")
+                if its_socket.fileno() != -1:
+                    its_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOT_AT_ALL)
                 writer.transport.abort()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -74,8 +78,10 @@ class Gate:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
             writers.append(back)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, back, {}))
-                group.create_task(self._pump(there, writer, self.rewrites))
+                for source, sink, rewrites in ((reader, back, {}), (there, writer, self.rewrites)):
+                    pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_PIECES)
+                    group.create_task(self._read(source, pieces))
+                    group.create_task(self._write(pieces, sink, rewrites))
         except* OSError:
             pass  # either side has ended: so does the other
         except* asyncio.CancelledError:
@@ -86,16 +92,27 @@ class Gate:
                 with suppress(OSError):
                     each.close()
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rewrites: Mapping[bytes, bytes]
-    ) -> None:
+    async def _read(self, reader: asyncio.StreamReader, pieces: asyncio.Queue[tuple[float, bytes]]) -> None:
+        clock = asyncio.get_running_loop().time
         while data := await reader.read(_CHUNK):
+            await pieces.put((clock() + self.late, data))
+        await pieces.put((clock() + self.late, b""))
+
+    async def _write(
+        self,
+        pieces: asyncio.Queue[tuple[float, bytes]],
+        writer: asyncio.StreamWriter,
+        rewrites: Mapping[bytes, bytes],
+    ) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            due, data = await pieces.get()
+            if (wait := due - clock()) > 0:
+                await asyncio.sleep(wait)
             await self._passing.wait()
-            if self.late:
-                await asyncio.sleep(self.late)
+            if not data:
+                raise ConnectionResetError
             for old, new in rewrites.items():
                 data = data.replace(old, new)
             writer.write(data)
             await writer.drain()
-        await self._passing.wait()
-        raise ConnectionResetError

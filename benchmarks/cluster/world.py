@@ -12,7 +12,7 @@ from asyncio.subprocess import DEVNULL
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aldis.client.client import SignalingClient
 from aldis.errors import AldisError
@@ -32,6 +32,28 @@ from support.server_process import ServerProcess
 NODES: Final = 3
 # Synced once a second, as an operator would have it: no name is new while anything fails.
 DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "everysec")
+
+
+class Login(NamedTuple):
+    """A user of Redis, and its rules in an ACL."""
+
+    user: str
+    password: str
+    rules: tuple[str, ...]
+
+
+# As docs/cluster.md tells an operator to have it; in a Cluster with `+cluster`.
+LOGIN: Final = Login(
+    "aldis",
+    "secret",
+    (
+        *("on", ">secret", "~aldis:*", "&aldis:*"),
+        *("+@read", "+@write", "+@scripting", "+@connection", "+@pubsub", "+time", "-@dangerous"),
+        *("+info", "+config|get", "+cluster"),
+    ),
+)
+_SETTINGS: Final = (*DURABLE, "--user", LOGIN.user, *LOGIN.rules)
+_WITH: Final = f"{LOGIN.user}:{LOGIN.password}@"
 # The time-outs of deploy/nginx.
 _TIMES: Final = "proxy_read_timeout 90s; proxy_send_timeout 90s; proxy_connect_timeout 2s; proxy_buffering off;"
 # A connection of a client is two of nginx.
@@ -182,16 +204,16 @@ class World:
     async def _start(self, stack: AsyncExitStack) -> None:
         folder = self._folder
         if self._sentinel:
-            self.sentinels = sentinels = stack.enter_context(Sentinels(folder / "redis", *DURABLE))
+            self.sentinels = sentinels = stack.enter_context(Sentinels(folder / "redis", *_SETTINGS))
             self.redis = sentinels.master
             async with asyncio.timeout(30):
                 while not sentinels.has_replica():  # noqa: ASYNC110 - of other processes
                     await asyncio.sleep(0.2)
         elif self._cluster:
-            self.cluster = stack.enter_context(RedisCluster(folder / "redis", *DURABLE, replicas=True))
+            self.cluster = stack.enter_context(RedisCluster(folder / "redis", *_SETTINGS, replicas=True))
             await asyncio.to_thread(self.cluster.until_whole)
         else:
-            self.redis = stack.enter_context(RedisServer(folder / "redis", *DURABLE))
+            self.redis = stack.enter_context(RedisServer(folder / "redis", *_SETTINGS))
         for number in range(NODES):
             node = await self._node(stack, f"node{number + 1}")
             self.nodes.append(node)
@@ -209,26 +231,23 @@ class World:
         await stack.enter_async_context(nginx_with(folder / "nginx", site, _CONNECTIONS))
 
     async def _node(self, stack: AsyncExitStack, name: str) -> Node:
-        if self.sentinels is not None:
-            servers = [self.sentinels.master, self.sentinels.replica]
-        else:
-            servers = [self.redis] if self.cluster is None else list(self.cluster.servers)
+        servers = self.redis_servers
         gates = [Gate(free_port(), server.port) for server in servers]
         ports = [(f"{server.port}", f"{gate.port}") for server, gate in zip(servers, gates, strict=True)]
         if self.sentinels is not None:
             where, _, service = self.sentinels.url.rpartition("/")
             told = {old.encode(): new.encode() for old, new in ports}
             gates.append(Gate(free_port(), int(where.rpartition(":")[2]), told))
-            url = f"redis+sentinel://127.0.0.1:{gates[-1].port}/{service}"
+            url = f"redis+sentinel://{_WITH}127.0.0.1:{gates[-1].port}/{service}"
         elif self.cluster is not None:
             # In the answer to CLUSTER SLOTS, and in MOVED.
             told = {f"127.0.0.1{before}:{old}".encode(): f"127.0.0.1{before}:{new}".encode()
                     for old, new in ports for before in ("\r\n", "")}  # fmt: skip
             for gate in gates:
                 gate.rewrites = told
-            url = f"redis+cluster://127.0.0.1:{gates[0].port},127.0.0.1:{gates[1].port}"
+            url = f"redis+cluster://{_WITH}127.0.0.1:{gates[0].port},127.0.0.1:{gates[1].port}"
         else:
-            url = f"redis://127.0.0.1:{gates[0].port}"
+            url = f"redis://{_WITH}127.0.0.1:{gates[0].port}"
         for gate in gates:
             await gate.open()
             stack.push_async_callback(gate.close)
@@ -242,6 +261,19 @@ class World:
     def redis_logs(self) -> dict[str, bytes]:
         """What Redis and the Sentinel have logged."""
         return {f"redis-{path.parent.name}": path.read_bytes() for path in self._folder.glob("redis/**/log")}
+
+    @property
+    def redis_servers(self) -> list[RedisServer]:
+        """All that run, replicas too."""
+        if self.sentinels is not None:
+            return [self.sentinels.master, self.sentinels.replica]
+        return [self.redis] if self.cluster is None else list(self.cluster.servers)
+
+    def masters(self) -> list[RedisServer]:
+        """Those to which the servers write."""
+        if self.cluster is not None:
+            return self.cluster.masters()
+        return [self.redis if self.sentinels is None else self.new_master()]
 
     def new_master(self) -> RedisServer:
         """The master that the Sentinel names."""

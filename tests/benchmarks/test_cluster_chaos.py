@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from benchmarks.cluster.events import EVENTS
+from benchmarks.cluster.events import EVENTS, OF_PACKETS
 from benchmarks.cluster.gate import Gate
 from benchmarks.cluster.ledger import ACK, UNREAD, Arrived, LostSession, Sent, judge, longest_gap, slowest
 
@@ -66,8 +66,11 @@ def test_the_longest_gap_and_the_slowest_message_are_told() -> None:
 
 
 def test_each_event_is_there_to_be_chosen() -> None:
-    apart = {"partition-5", "partition-60", "reset", "slow", "clients"}
-    assert set(EVENTS) == {"kill", "stop", "master", "pause", "rolling", "two", *apart}
+    servers = {"kill", "stop", "freeze", "rolling", "two", "clients"}
+    ways = {"partition-5", "partition-60", "reset", "slow", "slow-2"}
+    redis = {"master", "pause", "flush", "memory", "disk", "rights", "login"}
+    assert set(EVENTS) == {*servers, *ways, *redis, "no-answers", "no-questions", "loss"}
+    assert set(EVENTS) > OF_PACKETS
 
 
 async def test_a_closed_gate_forwards_nothing_until_it_is_open_and_a_cut_resets() -> None:
@@ -114,7 +117,7 @@ async def test_a_closed_gate_forwards_nothing_until_it_is_open_and_a_cut_resets(
 
 @pytest.mark.timeout(6 * PATIENCE)
 @pytest.mark.parametrize(
-    ("kind", "events"), [([], ["kill", "pause", "rolling"]), (["--cluster"], ["master", "pause"])], ids=str
+    ("kind", "events"), [([], ["kill", "pause", "flush", "rolling"]), (["--cluster"], ["master", "pause"])], ids=str
 )
 async def test_no_message_is_lost_and_presence_is_right_while_servers_and_redis_fail(
     tmp_path: Path, kind: list[str], events: list[str]
