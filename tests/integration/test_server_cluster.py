@@ -101,6 +101,27 @@ async def test_an_operator_sees_and_bans_the_users_of_all_servers_at_each(tmp_pa
             server.assert_clean_log()
 
 
+async def test_a_server_with_other_settings_is_told_of_at_each(tmp_path: Path, redis: RedisServer) -> None:
+    one = node(tmp_path, redis, "one", admin_port=0, relay=True)
+    file = tmp_path / "aldis.toml"
+    file.write_text("relay = false")
+    other = node(tmp_path, redis, "other", admin_port=0, config=str(file))
+    async with one, other:
+        for server in (one, other):
+            warned = await server.wait_for_line("the servers of this cluster need the same settings")
+            assert warned["level"] == "warning"
+            assert [line.split(":")[0] for line in warned["different"]] == ["relay is not the same at all servers"]
+            problems = (await operator(server, "GET", "/api/v1/statistics"))["problems"]
+            assert [problem.split(":")[0] for problem in problems] == ["relay is not the same at all servers"]
+        file.write_text("")
+        other.signal(signal.SIGHUP)
+        await other.wait_for_line("all servers of this cluster have the same settings")
+        assert (await operator(one, "GET", "/api/v1/statistics"))["problems"] == []
+        for server in (one, other):
+            assert await server.stop() == 0
+            server.assert_clean_log()
+
+
 async def test_a_name_belongs_to_one_key_at_all_servers(tmp_path: Path, redis: RedisServer) -> None:
     async with node(tmp_path, redis, "one") as one, node(tmp_path, redis, "other") as other:
         assert await register(one, "alice", Identity.generate()) == "registered"

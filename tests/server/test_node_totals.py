@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aldis.server.node_totals import add_sessions, add_statistics, add_user, add_users
+from aldis.server.node_totals import add_sessions, add_statistics, add_user, add_users, different_settings
 
 
 def statistics(**more: Any) -> dict[str, Any]:
@@ -77,6 +77,23 @@ def test_a_user_at_several_nodes_counts_once_whoever_answers() -> None:
     for silent in answers:
         heard = {node: answer for node, answer in answers.items() if node != silent}
         assert add_statistics(next(iter(heard)), heard, [silent])["users"] == {"n1": 8, "n2": 11, "n3": 10}[silent]
+
+
+def test_settings_that_differ_are_problems_and_are_shown_nowhere_else() -> None:
+    answers = {
+        "n1": statistics(settings={"relay": "True", "turn_secret of turn:t": "ab", "auth": "verify"}),
+        "n2": statistics(host="two", settings={"relay": "False", "turn_secret of turn:t": "cd", "auth": "verify"}),
+        "n3": statistics(host="three", settings={"relay": "True", "newer": "1"}),
+        "n4": statistics(host="older"),
+    }
+    found = add_statistics("n1", answers, [])
+    assert found["problems"] == [
+        "relay is not the same at all servers: True at n1 (one), n3 (three); False at n2 (two).",
+        "turn_secret of turn:t is not the same at all servers: another one at n1 (one); another one at n2 (two).",
+    ]
+    assert "settings" not in found
+    assert all("settings" not in node for node in found["nodes"])
+    assert different_settings({node: answers[node].get("settings", {}) for node in ("n1", "n3", "n4")}) == []
 
 
 def test_no_node_knows_its_memory_on_some_systems() -> None:

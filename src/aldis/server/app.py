@@ -54,6 +54,7 @@ from aldis.server.put_off import PutOff
 from aldis.server.questions import Questions
 from aldis.server.redirect import Redirects
 from aldis.server.routes import Routes
+from aldis.server.same_settings import told
 from aldis.server.sockets import address_error
 from aldis.server.stun import StunAnswers
 from aldis.server.stun_port import StunPort, stun_host
@@ -176,7 +177,10 @@ class SignalingServer:
         )
         """What an operator has to know."""
         self._operated = NodeAdministration(
-            self.hub, self.connections.scheduler, health=self.health, accounts=self.accounts
+            *(self.hub, self.connections.scheduler),
+            health=self.health,
+            accounts=self.accounts,
+            settings=lambda: told(self.config),
         )
         self._handover_file = HandoverFile(
             None if config.data == MEMORY else Path(config.data) / HANDOVER_NAME, _directory_log
@@ -537,6 +541,8 @@ class SignalingServer:
         self.listener.admission.limit(max_connections=config.max_connections, handshakes=config.handshakes)
         self.listener.admission.addresses.limit(**address_limits(config))
         self._names.configure(config.names)
+        if self.member is not None:
+            self.member.compare_settings()
         if fixed:
             log.warning("these settings change at a restart only", settings=fixed)
         log.info("reloaded", changed=changed)

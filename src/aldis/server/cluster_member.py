@@ -10,7 +10,9 @@ it has would find no better one. The log, a note of /readyz and a metric say so.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from math import inf
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +22,7 @@ from aldis.cluster.faults import ClusterProtocolError, ClusterUnavailable, NodeL
 from aldis.errors import ConfigError
 from aldis.server.config import ServerConfig
 from aldis.server.logs import OUTAGE_SECONDS, FaultLog, OutageLog, get_logger
+from aldis.server.node_totals import different_settings
 
 if TYPE_CHECKING:
     from aldis.cluster.questions import Responder
@@ -32,6 +35,9 @@ AWAY: Final = "the Redis of the cluster does not answer, or its answers are not 
 
 # Seconds by which the clock of the machine differs from the time that has passed: NTP corrects less without a step.
 CLOCK_SET: Final = 2.0
+
+# Until nodes that have not told their settings are asked again. Those of an earlier release never do.
+COMPARE_AGAIN_SECONDS: Final = 60.0
 
 # Faults of Redis or of other servers; all else is a bug here.
 _OUTSIDE: Final = (ClusterUnavailable, ClusterProtocolError, NodeLost)
@@ -64,6 +70,11 @@ class ClusterMember:
         except ConfigError as error:
             raise ConfigError("redis", error.problem) if error.setting == "directory" else error from None
         self._presence = presence
+        # The nodes whose settings were compared, when that is to be done anew, and what has come of it.
+        self._compared: frozenset[str] | None = None
+        self._compare_at = 0.0
+        self._different: list[str] = []
+        self._comparing: asyncio.Task[None] | None = None
         self._wall = time() - monotonic()  # when the process was started, by the clock of the machine
         self.node = ClusterNode(
             self._servers,
@@ -91,6 +102,9 @@ class ClusterMember:
 
     async def close(self) -> None:
         """Leave the cluster: its devices are gone from the table of users, or the other nodes remove them at once."""
+        if self._comparing is not None:
+            self._comparing.cancel()
+            await asyncio.wait([self._comparing])
         await self.node.close()
         await self._servers.close()
 
@@ -110,8 +124,13 @@ class ClusterMember:
         """What somebody who asks whether this server is ready should know; None: nothing."""
         return None if self.node.healthy else AWAY
 
+    def compare_settings(self) -> None:
+        """The settings of this server have changed."""
+        self._compared = None
+
     def tick(self) -> None:
-        """See whether Redis answers, and whether the clock was set. Call it about once a second."""
+        """See whether Redis answers, whether the clock was set, and whether the settings of a node that has come are
+        those of this one. Call it about once a second."""
         wall = time() - monotonic()
         if abs(wall - self._wall) > CLOCK_SET:
             # Bans that were over by the other clock are forgotten.
@@ -120,8 +139,29 @@ class ClusterMember:
         self._wall = wall
         if self.node.healthy:
             self._outage.works()
+            self._look_at_settings()
         else:
             self._outage.failed(ClusterUnavailable(self.node.status().fault or AWAY))
+
+    def _look_at_settings(self) -> None:
+        others = self.node.status().others
+        if self._comparing is not None and not self._comparing.done():
+            return
+        if others != self._compared or monotonic() >= self._compare_at:
+            self._compared, self._compare_at = others, inf
+            self._comparing = asyncio.create_task(self._compare(), name="aldis-compare-settings")
+
+    async def _compare(self) -> None:
+        found = await self.node.operator.ask("settings", {})
+        if found.silent:
+            self._compare_at = monotonic() + COMPARE_AGAIN_SECONDS
+        different = different_settings({node: answer.get("settings", {}) for node, answer in found.answers.items()})
+        if different and different != self._different:
+            _log.warning("the servers of this cluster need the same settings", here=found.here, different=different)
+        elif self._different and not different and not found.silent:
+            _log.info("all servers of this cluster have the same settings")
+        if different or not found.silent:
+            self._different = different
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, _OUTSIDE):

@@ -29,8 +29,18 @@ RELAYED: Final = ("offer", "answer", "ice-candidate", "bye", "relay")
 class NodeAdministration:
     """See the module. Values are plain data, as they go out in JSON. Times are seconds since 1970 or durations."""
 
-    def __init__(self, hub: Hub, scheduler: FairScheduler, *, health: Health, accounts: Accounts) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        scheduler: FairScheduler,
+        *,
+        health: Health,
+        accounts: Accounts,
+        settings: Callable[[], dict[str, str]] = dict,
+    ) -> None:
+        """`settings`: those that all nodes of a cluster need alike (`server.same_settings`)."""
         self._hub = hub
+        self._settings = settings
         self._scheduler = scheduler
         self._health = health
         self._accounts = accounts
@@ -42,6 +52,7 @@ class NodeAdministration:
             "disconnect": lambda content: self.disconnect(content["user"]),
             "expel": lambda content: self.expel(content["user"], content["reason"]),
             "released": lambda content: self.released(content["user"]),
+            "settings": lambda content: {"settings": self._settings()},
         }
 
     def respond(self, subject: str, content: dict[str, Any]) -> dict[str, Any] | None:
@@ -64,7 +75,7 @@ class NodeAdministration:
             "uptime": round(monotonic() - self._began, 3),
             "connections": stats.connections_now,
             "users": hub.users_online,
-            **({} if hub.cluster is None else {"sharedUsers": _shared(hub.shared_users())}),
+            **({} if hub.cluster is None else self._of_cluster()),
             "detached": len(hub.detached_sessions),
             "waiting": len(self._scheduler),
             "bans": len(hub.bans),
@@ -81,6 +92,10 @@ class NodeAdministration:
             "closes": {str(int(code)): count for code, count in stats.closes.items()},
             **health,
         }
+
+    def _of_cluster(self) -> dict[str, Any]:
+        """What nodes tell each other, and no operator."""
+        return {"sharedUsers": _shared(self._hub.shared_users()), "settings": self._settings()}
 
     def users(self, prefix: str, after: str, limit: int) -> dict[str, Any]:
         """Users that are online here, by name; `next` is to be given as `after` for those that follow."""

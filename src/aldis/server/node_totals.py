@@ -17,9 +17,13 @@ _SUMS: Final = (
     *("connections", "detached", "waiting", "memory", "processorSeconds"),
     *("messages", "refused", "relayed", "sealedBytes", "throttled"),
 )
+# In the names of settings whose values are hashes.
+_SECRET: Final = "secret"  # noqa: S105 - it is none
 _TALLIES: Final = ("registrations", "closes")
 # Of each node, beside the sum.
 _OF_NODE: Final = ("host", "version", "uptime", "users", *_SUMS, "limits", "problems")
+# Said by nodes to each other alone.
+_BETWEEN_NODES: Final = ("sharedUsers", "settings")
 
 
 def add_statistics(here: str, answers: Answers, silent: Sequence[str]) -> dict[str, Any]:
@@ -30,7 +34,8 @@ def add_statistics(here: str, answers: Answers, silent: Sequence[str]) -> dict[s
         total[name] = _sum([answer.get(name) for _, answer in ordered])
     total["processorSeconds"] = round(total["processorSeconds"], 3)
     total["users"] = sum(_counted(node, answer, answers) for node, answer in ordered)
-    total.pop("sharedUsers", None)
+    for name in _BETWEEN_NODES:
+        total.pop(name, None)
     for name in _TALLIES:
         total[name] = _tally([answer.get(name, {}) for _, answer in ordered])
     kinds = sorted({kind for _, answer in ordered for kind in answer.get("messagesByType", {})})
@@ -43,6 +48,8 @@ def add_statistics(here: str, answers: Answers, silent: Sequence[str]) -> dict[s
         for node, answer in ordered
         for problem in answer.get("problems", ())
     ]
+    settings = {f"{node} ({answer.get('host', '?')})": answer.get("settings", {}) for node, answer in ordered}
+    total["problems"] += [f"{sentence}." for sentence in different_settings(settings)]
     total["problems"] += [f"The node {node} does not answer." for node in silent]
     total["node"] = here
     total["nodes"] = [{"node": node, **{name: answer.get(name) for name in _OF_NODE}} for node, answer in ordered]
@@ -59,6 +66,26 @@ def _counted(node: str, answer: Mapping[str, Any], answers: Answers) -> int:
         if any(other < node and other in answers for other in shared["nodes"])
     )
     return users - elsewhere
+
+
+def different_settings(nodes: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """In words, each setting that differs, of those that two nodes have told. `nodes`: by their names for the operator.
+
+    A node of another release may have other settings.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for node, settings in nodes.items():
+        for name, value in settings.items():
+            found.setdefault(name, {}).setdefault(str(value), []).append(node)
+    return [_in_words(name, values) for name, values in sorted(found.items()) if len(values) > 1]
+
+
+def _in_words(name: str, values: Mapping[str, list[str]]) -> str:
+    shown = [
+        f"{'another one' if _SECRET in name else value or 'nothing'} at {', '.join(sorted(where))}"
+        for value, where in sorted(values.items(), key=lambda item: sorted(item[1]))
+    ]
+    return f"{name} is not the same at all servers: {'; '.join(shown)}"
 
 
 def add_users(answers: Answers, silent: Sequence[str], limit: int) -> dict[str, Any]:
