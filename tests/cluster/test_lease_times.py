@@ -127,6 +127,17 @@ async def test_a_restart_of_one_server_of_a_cluster_is_heard(tmp_path: Path) -> 
             assert lease.healthy
 
 
+async def test_a_server_of_a_cluster_whose_data_is_deleted_is_heard(tmp_path: Path) -> None:
+    with redis_place("cluster", tmp_path, "--save", "") as place:
+        async with opened(place.url) as (_, heard, _):
+            for server in place.masters:
+                server.say("flushall")
+                await heard.until("restarted")
+                if heard.words != ["restarted"]:  # it was the server with the leases
+                    assert heard.words[0].startswith("moved")
+                heard.words.clear()
+
+
 async def test_a_node_hears_that_the_server_has_lost_its_data(tmp_path: Path) -> None:
     with RedisServer(tmp_path, "--save", "") as server:
         async with opened(server.url()) as (one, heard, servers):

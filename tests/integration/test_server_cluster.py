@@ -101,6 +101,23 @@ async def test_an_operator_sees_and_bans_the_users_of_all_servers_at_each(tmp_pa
             server.assert_clean_log()
 
 
+async def test_after_flushall_names_bans_and_presence_are_there_again(tmp_path: Path, redis: RedisServer) -> None:
+    one, other = (node(tmp_path, redis, name, admin_port=0) for name in ("one", "other"))
+    async with one, other, await person(one, "alice") as alice, await person(other, "bob"):
+        await until(one, "aldis_cluster_servers", 2)
+        await operator(one, "POST", "/api/v1/bans", {"kind": "user", "value": "eve", "reason": "spam"})
+        redis.say("flushall")
+        async with asyncio.timeout(PATIENCE):
+            while redis.say("exists", "aldis:{u:alice}:binding", "aldis:{u:bob}:binding", "aldis:{all}:bans") != "3":
+                pass
+            while not await found(alice, "bob"):
+                pass
+        third = node(tmp_path, redis, "third")
+        async with third:
+            assert await register(third, "bob", Identity.generate()) == "key-mismatch"
+            assert await register(third, "eve", Identity.generate()) == "forbidden"
+
+
 async def test_a_server_with_other_settings_is_told_of_at_each(tmp_path: Path, redis: RedisServer) -> None:
     one = node(tmp_path, redis, "one", admin_port=0, relay=True)
     file = tmp_path / "aldis.toml"

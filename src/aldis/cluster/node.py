@@ -319,6 +319,7 @@ class ClusterNode:
         self._former.add(old)
         self._table.node_id = new
         self._tell(lambda router: router.was_lost())
+        self.operator.catch_up()  # the bans may have gone with the lease (FLUSHALL)
         self._spawn(self._move(new), "move")
 
     def restarted(self) -> None:
