@@ -3,6 +3,7 @@
     tools/netns.sh .venv/bin/python -m benchmarks.cluster.chaos --clients 300  # all events, a Redis alone
     .venv/bin/python -m benchmarks.cluster.chaos --sentinel --event master     # a master is killed, a replica follows
     .venv/bin/python -m benchmarks.cluster.chaos --cluster --event master      # the same in a Redis Cluster
+    .venv/bin/python -m benchmarks.cluster.chaos --workers 2 --event worker    # a worker of a server is killed
 
 Three servers, each with a way to Redis that can be closed, behind an nginx with `least_conn`. The clients are
 `SignalingClient`s with default settings, in four processes (`benchmarks.cluster.crowd`). A part of them leaves on
@@ -33,7 +34,7 @@ from typing import Any, Final
 
 from aldis.errors import RequestTimeout
 from benchmarks.cluster.crowd import name_of
-from benchmarks.cluster.events import EVENTS, OF_PACKETS, Event
+from benchmarks.cluster.events import EVENTS, OF_PACKETS, OF_WORKERS, Event
 from benchmarks.cluster.ledger import Arrived, Judgement, LostSession, Sent, judge, longest_gap, slowest
 from benchmarks.cluster.packets import can_be_lost
 from benchmarks.cluster.world import World
@@ -245,13 +246,16 @@ async def run(options: argparse.Namespace) -> list[Outcome]:
     """Let all chosen events happen."""
     chance = random.Random(options.seed)
     outcomes = []
-    lossy = await can_be_lost()
+    left_out = set() if await can_be_lost() else OF_PACKETS
+    if options.workers == 1:
+        left_out = left_out | OF_WORKERS
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aldis-cluster-")))
-        async with World(folder, sentinel=options.sentinel, cluster=options.cluster) as world:
+        kind = {"sentinel": options.sentinel, "cluster": options.cluster, "workers": options.workers}
+        async with World(folder, **kind) as world:
             crowds = await enter(stack, world, options)
             print(HEAD, flush=True)
-            for event in options.event or [each for each in EVENTS if each not in OF_PACKETS or lossy]:
+            for event in options.event or [each for each in EVENTS if each not in left_out]:
                 outcomes.append(await happen(event, EVENTS[event], world, crowds, chance, options))
                 tell(outcomes[-1], world, options.logs)
     return outcomes
@@ -319,8 +323,11 @@ def main(words: Sequence[str] | None = None) -> int:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--sentinel", action="store_true", help="have a master, a replica and a Sentinel")
     kind.add_argument("--cluster", action="store_true", help="have a Redis Cluster: three masters, a replica of each")
+    parser.add_argument("--workers", type=int, default=1, help="processes of each server (%(default)s)")
     add_options(parser)
     options = parser.parse_args(words)
+    if options.workers == 1 and not OF_WORKERS.isdisjoint(options.event or ()):
+        parser.error("this event needs --workers 2, or more")
     return carry_out(run(options), options.json)
 
 

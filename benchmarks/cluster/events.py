@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 from benchmarks.cluster.packets import no_answers, no_questions, some_lost
 from benchmarks.cluster.refusals import broken_disk, flush, no_login, no_rights, out_of_memory
+from benchmarks.cluster.workers import hang_up_twice, kill_worker
 from benchmarks.cluster.world import Node, World
 
 RESETS: Final = 5
@@ -28,7 +29,7 @@ Event: TypeAlias = Callable[[World, random.Random], Awaitable[str]]
 
 
 async def _kill(node: Node, away: float) -> str:
-    node.server.signal(signal.SIGKILL)
+    node.signal(signal.SIGKILL)
     await node.server.wait()
     await asyncio.sleep(away)
     await node.start()
@@ -36,9 +37,9 @@ async def _kill(node: Node, away: float) -> str:
 
 
 async def _stop(node: Node, seconds: float) -> str:
-    node.server.signal(signal.SIGSTOP)
+    node.signal(signal.SIGSTOP)
     await asyncio.sleep(seconds)
-    node.server.signal(signal.SIGCONT)
+    node.signal(signal.SIGCONT)
     return f"{node.name} stood still for {seconds:.1f} s"
 
 
@@ -209,6 +210,10 @@ EVENTS: Final[dict[str, Event]] = {
     "no-answers": no_answers,
     "no-questions": no_questions,
     "loss": some_lost,
+    "worker": kill_worker,
+    "hang-up": hang_up_twice,
 }
 # Which need a network namespace.
 OF_PACKETS: Final = frozenset({"no-answers", "no-questions", "loss"})
+# Which need servers of several workers.
+OF_WORKERS: Final = frozenset({"worker", "hang-up"})

@@ -20,10 +20,10 @@ _FILE: Final = "dump.rdb"
 
 
 async def flush(world: World, chance: random.Random) -> str:
-    """Names, keys, bans and places are gone at once: of all masters."""
-    for redis in await asyncio.to_thread(world.masters):
-        await _say(redis, "flushall")
-    return "all data of Redis was deleted"
+    """Names, keys, bans and places are gone at once. In a Cluster those of one master, as `redis-cli` does it."""
+    redis = chance.choice(await asyncio.to_thread(world.masters))
+    await _say(redis, "flushall")
+    return "all data of Redis was deleted" if world.cluster is None else "all data of a master was deleted"
 
 
 async def out_of_memory(world: World, chance: random.Random) -> str:

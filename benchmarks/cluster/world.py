@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from asyncio.subprocess import DEVNULL
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -70,16 +72,36 @@ class Node:
     front: int  # the port of nginx, by which clients know the server
     redis: str
     gates: list[Gate]
+    workers: int = 1
     port: int = field(default_factory=free_port)
-    admin: int = field(default_factory=free_port)
+    admin: int = 0  # of worker 0; that of each other one is one more
     runs: list[ServerProcess] = field(default_factory=list)
     source: Path | None = None  # the folder of another build's packages
     identity: Identity = field(default_factory=Identity.generate)
+
+    def __post_init__(self) -> None:
+        ports = [free_port()]
+        while len(ports) < self.workers:
+            port = free_port()
+            ports = [*ports, port] if port == ports[-1] + 1 else [port]
+        self.admin = ports[0]
 
     @property
     def server(self) -> ServerProcess:
         """The process that runs now, or ran last."""
         return self.runs[-1]
+
+    def workers_now(self) -> dict[int, int]:
+        """The process of each worker; none for a server of one process."""
+        lines = self.server.lines()
+        return {line["worker"]: line["pid"] for line in lines if line["event"] == "a worker serves"}
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it to all processes of the server."""
+        self.server.signal(number)
+        for pid in self.workers_now().values():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     async def start(self) -> None:
         """Start it, and return when it serves."""
@@ -92,19 +114,22 @@ class Node:
             new_names_per_address=0,
             log_level="info",
             own_program=True,
+            workers=self.workers,
             environ={} if self.source is None else {"PYTHONPATH": str(self.source)},
         )
         self.runs.append(server)
         try:
             await server.start()
+            if self.workers > 1:
+                await server.wait_for_line("all workers serve")
         except TimeoutError:
             raise AssertionError(f"{self.name} does not start:\n{server.log_text()}") from None
 
-    async def metric(self, name: str) -> float | None:
-        """A metric; None when there is none."""
+    async def metric(self, name: str, worker: int = 0) -> float | None:
+        """A metric of a worker; None when there is none."""
         request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
         try:
-            _, _, body = await http_get(self.admin, request)
+            _, _, body = await http_get(self.admin + worker, request)
         except OSError:
             return None
         lines = (line.split() for line in body.decode().splitlines() if line.startswith(f"{name} "))
@@ -143,10 +168,11 @@ class Node:
             wrong.append(f"{self.name} does not hear of all servers")
         elif users is not None and told["users"] != users:
             wrong.append(f"{self.name} tells its operator of {told['users']} users, and there are {users}")
-        if await self.metric("aldis_cluster_up") != 1:
-            wrong.append(f"{self.name}: aldis_cluster_up is not 1")
-        if await self.metric("aldis_cluster_servers") != NODES:
-            wrong.append(f"{self.name} does not count {NODES} servers")
+        for worker in range(self.workers):
+            if await self.metric("aldis_cluster_up", worker) != 1:
+                wrong.append(f"{self.name}: aldis_cluster_up of worker {worker} is not 1")
+            if await self.metric("aldis_cluster_servers", worker) != NODES * self.workers:
+                wrong.append(f"{self.name}, worker {worker}, does not count {NODES * self.workers} servers")
         try:
             said = await self.online(list(truth))
         except AldisError as error:
@@ -174,9 +200,16 @@ class World:
     """All of it, for the length of an `async with`."""
 
     def __init__(
-        self, folder: Path, *, sentinel: bool = False, cluster: bool = False, source: Path | None = None
+        self,
+        folder: Path,
+        *,
+        sentinel: bool = False,
+        cluster: bool = False,
+        workers: int = 1,
+        source: Path | None = None,
     ) -> None:
-        """`source`: all servers begin with another build."""
+        """`workers` of each server. `source`: all servers begin with another build."""
+        self.workers = workers
         self._folder = folder
         self._source = source
         self._sentinel, self._cluster = sentinel, cluster
@@ -251,7 +284,7 @@ class World:
         for gate in gates:
             await gate.open()
             stack.push_async_callback(gate.close)
-        return Node(name, self._folder / name, self.front, url, gates, source=self._source)
+        return Node(name, self._folder / name, self.front, url, gates, self.workers, source=self._source)
 
     async def wrong_at_nodes(self, truth: dict[str, bool], users: int | None) -> list[str]:
         """What the servers say of users that is not so, of their number, and of themselves."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from benchmarks.cluster.events import EVENTS, OF_PACKETS
+from benchmarks.cluster.events import EVENTS, OF_PACKETS, OF_WORKERS
 from benchmarks.cluster.gate import Gate
 from benchmarks.cluster.ledger import ACK, UNREAD, Arrived, LostSession, Sent, judge, longest_gap, slowest
 
@@ -69,8 +69,8 @@ def test_each_event_is_there_to_be_chosen() -> None:
     servers = {"kill", "stop", "freeze", "rolling", "two", "clients"}
     ways = {"partition-5", "partition-60", "reset", "slow", "slow-2"}
     redis = {"master", "pause", "flush", "memory", "disk", "rights", "login"}
-    assert set(EVENTS) == {*servers, *ways, *redis, "no-answers", "no-questions", "loss"}
-    assert set(EVENTS) > OF_PACKETS
+    assert set(EVENTS) == {*servers, *ways, *redis, "no-answers", "no-questions", "loss", *OF_WORKERS}
+    assert set(EVENTS) > OF_PACKETS | OF_WORKERS
 
 
 async def test_a_closed_gate_forwards_nothing_until_it_is_open_and_a_cut_resets() -> None:
