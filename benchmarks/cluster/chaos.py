@@ -10,7 +10,8 @@ Three servers, each with a way to Redis that can be closed, behind an nginx with
 purpose in the middle of each event (`benchmarks.cluster.events`). After it, the servers and the watchers among the
 clients have to know within `PATIENCE` seconds who is online, and each server how many are, as its operator is told; no
 message that was acknowledged is lost (`benchmarks.cluster.ledger`), none has come twice, and no log has an exception.
-The exit code is 1 otherwise, and the first contradictions are shown.
+In the end, metrics and `aldis top` have to be right. The exit code is 1 otherwise, and the first contradictions are
+shown.
 
 Needs Redis and nginx on Linux; for packets that are lost also nftables, and a network namespace (`tools/netns.sh`).
 """
@@ -166,6 +167,7 @@ async def happen(
         outcome.faults += [
             f"message {number} of {sender} to {to} has not come, sent again" for sender, to, number in left
         ]
+    outcome.faults += await _wrong_figures(world, crowds, options)
     outcome.messages = len({each[:3] for each in seen.sent})
     others = [each for each in seen.sent if leaving not in (each.sender % LEAVING, each.to % LEAVING)]
     outcome.slowest, attempts = slowest(others, seen.arrived)
@@ -214,6 +216,16 @@ async def _until_right(
         if looked > options.hold and not wrong and not away:
             return
         await asyncio.sleep(0.2)
+
+
+async def _wrong_figures(world: World, crowds: Crowds, options: argparse.Namespace) -> list[str]:
+    """What an operator is told that is not so, now that all clients are there."""
+    last = time.monotonic() + options.patience
+    while True:
+        wrong = await world.wrong_figures(crowds.clients)
+        if not wrong or time.monotonic() > last:
+            return wrong
+        await asyncio.sleep(0.5)
 
 
 async def _arrived(crowds: Crowds, seen: Seen) -> Judgement:

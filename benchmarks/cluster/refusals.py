@@ -1,6 +1,7 @@
 """What an operator or a machine does to a Redis that goes on: it loses its data, or refuses what it is asked.
 
-Each event looks at the counters of Redis: one that refused nothing has shown nothing.
+While it refuses, a part of the clients loses its connections. Each event looks at the counters of Redis: one that
+refused nothing has shown nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 REFUSING_SECONDS: Final = 10.0
 _SAVED_SECONDS: Final = 10.0
 _FILE: Final = "dump.rdb"
+# Redis 7.0 says ERR of a command in a script.
+_NO_RIGHT: Final = ("NOPERM", "ERR")
 
 
 async def flush(world: World, chance: random.Random) -> str:
@@ -31,7 +34,7 @@ async def out_of_memory(world: World, chance: random.Random) -> str:
     redis = chance.choice(await asyncio.to_thread(world.masters))
     before = await _refusals(redis, "OOM")
     await _say(redis, "config", "set", "maxmemory-policy", "noeviction", "maxmemory", "1")
-    await asyncio.sleep(REFUSING_SECONDS)
+    await _last(world, chance)
     await _say(redis, "config", "set", "maxmemory", "0")
     refused = await _refusals(redis, "OOM") - before
     assert refused, "Redis has refused nothing"
@@ -45,14 +48,14 @@ async def broken_disk(world: World, chance: random.Random) -> str:
     """
     redis = chance.choice(await asyncio.to_thread(world.masters))
     before = await _refusals(redis, "MISCONF")
-    obstacle = redis.folder / "obstacle"
-    obstacle.mkdir()  # a file cannot have the name of a folder
-    await _say(redis, "config", "set", "save", "3600 1", "dbfilename", obstacle.name)
+    obstacle = redis.folder / _FILE
+    obstacle.unlink(missing_ok=True)
+    obstacle.mkdir()  # a file cannot take the place of a folder
+    await _say(redis, "config", "set", "save", "3600 1")
     await _save(redis, "err")
-    await asyncio.sleep(REFUSING_SECONDS)
-    await _say(redis, "config", "set", "dbfilename", _FILE)
-    await _save(redis, "ok")
+    await _last(world, chance)
     obstacle.rmdir()
+    await _save(redis, "ok")
     refused = await _refusals(redis, "MISCONF") - before
     assert refused, "Redis has refused nothing"
     return f"the disk of Redis was broken for {REFUSING_SECONDS:.0f} s, and it refused {refused} commands"
@@ -61,13 +64,13 @@ async def broken_disk(world: World, chance: random.Random) -> str:
 async def no_rights(world: World, chance: random.Random) -> str:
     """The user of the servers may not write, by a mistake in the ACL of all."""
     servers = world.redis_servers
-    before = sum([await _refusals(redis, "NOPERM") for redis in servers])
+    before = sum([await _refusals(redis, *_NO_RIGHT) for redis in servers])
     for redis in servers:
         await _say(redis, "acl", "setuser", LOGIN.user, "-@write")
-    await asyncio.sleep(REFUSING_SECONDS)
+    await _last(world, chance)
     for redis in servers:
         await _allow(redis)
-    refused = sum([await _refusals(redis, "NOPERM") for redis in servers]) - before
+    refused = sum([await _refusals(redis, *_NO_RIGHT) for redis in servers]) - before
     assert refused, "Redis has refused nothing"
     return f"the servers were not allowed to write for {REFUSING_SECONDS:.0f} s, and {refused} commands were refused"
 
@@ -78,12 +81,19 @@ async def no_login(world: World, chance: random.Random) -> str:
     before = sum([await _refusals(redis, "WRONGPASS") for redis in servers])
     for redis in servers:
         await _say(redis, "acl", "deluser", LOGIN.user)
-    await asyncio.sleep(REFUSING_SECONDS)
+    await _last(world, chance)
     for redis in servers:
         await _allow(redis)
     refused = sum([await _refusals(redis, "WRONGPASS") for redis in servers]) - before
     assert refused, "Redis has refused nobody"
     return f"the servers had no login for {REFUSING_SECONDS:.0f} s; {refused} attempts"
+
+
+async def _last(world: World, chance: random.Random) -> None:
+    """So long it lasts. In the middle, the clients of a server have to register at others, or wait."""
+    await asyncio.sleep(REFUSING_SECONDS / 2)
+    await chance.choice(world.nodes).cut_clients()
+    await asyncio.sleep(REFUSING_SECONDS / 2)
 
 
 async def _allow(redis: RedisServer) -> None:
@@ -94,9 +104,10 @@ async def _say(redis: RedisServer, *words: str) -> str:
     return await asyncio.to_thread(redis.say, *words)
 
 
-async def _refusals(redis: RedisServer, code: str) -> int:
+async def _refusals(redis: RedisServer, *codes: str) -> int:
     lines = (await _say(redis, "info", "errorstats")).splitlines()
-    return sum(int(line.rpartition("=")[2]) for line in lines if line.startswith(f"errorstat_{code}:"))
+    counts = {line.partition(":")[0]: int(line.rpartition("=")[2]) for line in lines if "=" in line}
+    return sum(counts.get(f"errorstat_{code}", 0) for code in codes)
 
 
 async def _save(redis: RedisServer, outcome: str) -> None:

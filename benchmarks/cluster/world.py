@@ -61,6 +61,12 @@ _TIMES: Final = "proxy_read_timeout 90s; proxy_send_timeout 90s; proxy_connect_t
 # A connection of a client is two of nginx.
 _CONNECTIONS: Final = 16_384
 _PROBE_SECONDS: Final = 3.0
+# By what `aldis top` shows.
+_METRICS: Final = {
+    "users": "aldis_users_online",
+    "connections": "aldis_connections",
+    "detached": "aldis_detached_sessions",
+}
 
 
 @dataclass
@@ -290,6 +296,18 @@ class World:
         """What the servers say of users that is not so, of their number, and of themselves."""
         # One after the other: each asks as a user of its own, who counts for the others.
         return [problem for node in self.nodes for problem in await node.wrong(truth, users)]
+
+    async def wrong_figures(self, clients: int) -> list[str]:
+        """What metrics and `aldis top` say that is not so, while all clients are connected, and nobody else."""
+        true = {"users": clients, "connections": clients, "detached": 0}
+        found: dict[str, dict[str, float]] = {"the metrics of all": dict.fromkeys(true, 0.0)}
+        for node in self.nodes:
+            told = await node.statistics() or {}
+            found[f"aldis top at {node.name}"] = {name: told.get(name, -1) for name in true}
+            for worker in range(self.workers):
+                for name, metric in _METRICS.items():
+                    found["the metrics of all"][name] += await node.metric(metric, worker) or 0
+        return [f"{where} say {said}, and it is {true}" for where, said in found.items() if said != true]
 
     def redis_logs(self) -> dict[str, bytes]:
         """What Redis and the Sentinel have logged."""
