@@ -12,7 +12,7 @@ from aldis.backends.sqlite_file import FILE_NAME
 from support.commands import Piped, aldis
 from support.directories import content, fill
 from support.patience import PATIENCE
-from support.redis_server import RedisServer
+from support.redis_server import RedisServer, Sentinels
 
 PASSWORD = "s3cret-of-redis"
 
@@ -79,4 +79,28 @@ async def test_a_redis_that_is_killed_in_the_middle_is_told_and_the_same_command
     assert again.returncode == 0, again.stderr
     assert 0 < int(again.stdout.split(": ")[1].split()[0]) < 20_000, "what was written before is there"
     assert aldis("directory", "copy", url, back, home=tmp_path).returncode == 0
+    assert content(back) == content(source)
+
+
+async def test_a_failover_in_the_middle_loses_no_name(tmp_path: Path) -> None:
+    source, back = await fill(tmp_path / "data" / FILE_NAME, 5000), tmp_path / "back.sqlite3"
+    with Sentinels(tmp_path / "redis", "--appendonly", "yes") as sentinels:
+        async with asyncio.timeout(PATIENCE):
+            while not await asyncio.to_thread(sentinels.has_replica):
+                pass
+        async with Piped("directory", "copy", source, sentinels.url, home=tmp_path) as command:
+            async with asyncio.timeout(PATIENCE):
+                while int(sentinels.master.say("DBSIZE")) <= 2:
+                    pass
+                sentinels.fail_over()
+                # What it had written may be lost: either it finds that out, or it was broken off and says so.
+                if await command.end():
+                    assert "the same command goes on" in command.errors
+                while await asyncio.to_thread(sentinels.masters_port) != sentinels.replica.port:
+                    pass
+        # On a busy machine the Sentinel may do it again.
+        while (done := aldis("directory", "copy", source, sentinels.url, home=tmp_path)).returncode:
+            assert "the same command goes on" in done.stderr
+        done = aldis("directory", "copy", sentinels.url, back, home=tmp_path)
+        assert done.returncode == 0, done.stderr
     assert content(back) == content(source)
