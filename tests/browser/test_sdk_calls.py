@@ -150,7 +150,7 @@ async def test_a_python_program_takes_no_calls_and_is_not_harmed_by_one(arrive: 
         assert await alice.get("[call.error.name, call.error.feature]") == ["FeatureMissing", "calls"]
         error = await alice.fails("store.call('bob', null)")
         assert (error["name"], error["userId"], error["feature"]) == ("FeatureMissing", "bob", "calls")
-        assert await alice.get("store.state.peers.bob.features") == ["files", "files-2", "bundles"]
+        assert await alice.get("store.state.peers.bob.features") == ["files", "files-2", "files-3", "bundles"]
         await alice.sends("bob", "then let us write")
         assert await contents(bob, 1) == ["then let us write"]
         bob.send("alice", "gladly")

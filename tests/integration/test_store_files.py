@@ -93,7 +93,7 @@ async def test_a_file_arrives_as_it_was_whoever_sends_it(tmp_path: Path, first: 
         assert digest(at_bob / "photo.jpg") == digest(path)
         await arrives(await bob.send_file("alice", str(path), name="yours.jpg"))
         assert digest(at_alice / "yours.jpg") == digest(path)
-        assert alice.state.peers["bob"].features == ("files", "files-2", "bundles")
+        assert alice.state.peers["bob"].features == ("files", "files-2", "files-3", "bundles")
         await alice.drain(timeout=PATIENCE)  # the last word on the file is acknowledged after it
         assert (alice.state.peers["bob"].queued, alice.state.peers["bob"].connections) == (0, 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from aldis.peer.connection import PeerState
 from aldis.peer.engine import EngineConfig, EngineConnection, EngineListener, EngineRefused
 from aldis.peer.transport import ChannelPath
 from aldis.protocol.messages import Candidate
+from aldis.store.files.transfer import TransferState
 from aldis.store.peers.paths import Carrier
 from aldis.store.store import NetworkStore
 from support.held_line import held_line
@@ -436,6 +438,44 @@ async def test_a_large_file_outlives_an_attempt_that_fails(tmp_path: Path) -> No
         transfer = await alice.send_file("bob", large)
         await alice.connect_to_peer("bob")
         assert alice.state.peers["bob"].path == "relay", "the attempt has failed"
+        await engine.hear()
+        await transfer
+        assert (tmp_path / "copy").read_bytes() == large.read_bytes()
+
+
+async def test_messages_do_not_wait_for_a_large_file_that_has_lost_its_direct_path(tmp_path: Path) -> None:
+    engine = DeafEngine()
+    engine.deaf = False
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(30 * 2**20))
+    async with (
+        running_server() as server,
+        stores(server.url, "alice", "bob", engine=engine, timing=replace(QUICK, attempt=2.0)) as (alice, bob),
+    ):
+        bob.on_file(lambda transfer: transfer.accept(tmp_path / "copy"))
+        await alice.connect_to_peer("bob")
+        transfer = await alice.send_file("bob", large)
+        under_way = asyncio.Event()
+        transfer.subscribe(lambda transfer: under_way.set() if transfer.transferred > 2**20 else None)
+        await under_way.wait()
+        relay = device_of(alice, "bob").paths.relay
+        send_frame, relayed = relay.send_frame, 0
+
+        def count_relayed(frame: bytes) -> bool:
+            nonlocal relayed
+            took = send_frame(frame)
+            relayed += took * len(frame)
+            return took
+
+        relay.send_frame = count_relayed  # type: ignore[method-assign]
+        engine.deaf = True
+        await lose_the_path(alice, "bob")
+        for number in range(100):
+            await alice.send("bob", number)
+        assert await contents(bob, 100) == list(range(100))
+        assert alice.state.peers["bob"].path == "relay"
+        assert relayed < 16 * 1024, "pieces of the file"
+        assert transfer.state is TransferState.RUNNING
         await engine.hear()
         await transfer
         assert (tmp_path / "copy").read_bytes() == large.read_bytes()

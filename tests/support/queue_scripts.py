@@ -47,6 +47,8 @@ def _outbox_step(outbox: Outbox, call: str, *arguments: Any) -> Any:
             return None
         case "withdraw", (numbers,):
             return [[content.value, _written(data)] for content, data in outbox.withdraw(numbers)]
+        case "take back", (numbers,):
+            return [[content.value, _written(data)] for content, data in outbox.withdraw(numbers, skip=False)]
         case "send", (most,):
             return _send(outbox, most)
     raise ValueError(f"an unknown step: {call}{arguments}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from aldis.store.files import disk
 from aldis.store.files.kept import KeptTransfers
 from aldis.store.files.service import FileService
 from aldis.store.files.transfer import Transfer, TransferState
-from aldis.store.messages.control import ControlMessage, decode_control
+from aldis.store.messages.control import ControlMessage, Piece, decode_control
 from aldis.store.messages.delivery import Delivery
 from aldis.store.subscriptions import Callbacks
 from support.patience import PATIENCE
@@ -40,6 +40,9 @@ class End:
 
     def send_control(self, data: bytes) -> Delivery:
         return self.side.send_control(self.user_id, data)
+
+    def take_back(self, deliveries: Iterable[Delivery]) -> None:
+        self.side.take_back(deliveries)
 
     def call(self) -> None:
         self.side.opened += 1
@@ -89,6 +92,8 @@ class Side:
         self.opened = 0
         self.said: list[ControlMessage] = []
         self.signal = Signal()
+        self.waiting: list[tuple[Delivery, ControlMessage]] = []  # what is not acknowledged
+        self.silent = False  # what is said does not get through
 
     def end(self, user_id: str) -> End:
         """The peer of that name."""
@@ -106,12 +111,49 @@ class Side:
         assert control is not None
         self.said.append(control)
         self.signal.changed()
-        other = self.other
-        if other is not None:
-            asyncio.get_running_loop().call_soon(other.transfers.received, other.end("peer"), control)
-        return Delivery(user_id, len(self.said))
+        delivery = Delivery(user_id, len(self.said))
+        if self.other is not None:
+            self.waiting.append((delivery, control))
+            asyncio.get_running_loop().call_soon(self._deliver, self.other)
+        return delivery
+
+    def take_back(self, deliveries: Iterable[Delivery]) -> None:
+        back = list(deliveries)
+        assert not any(delivery.done for delivery in back)
+        self.waiting = [each for each in self.waiting if each[0] not in back]
+
+    def _deliver(self, other: Side) -> None:
+        if self.waiting and not self.silent:
+            delivery, control = self.waiting.pop(0)
+            other.hear(control)
+            delivery.succeed()
+            if self.end("peer").file_limit is not None:
+                self.transfers.acknowledged(self.end("peer"))
 
     # The test.
+
+    @property
+    def pieces(self) -> list[tuple[Delivery, Piece]]:
+        """The pieces that wait."""
+        return [(delivery, control) for delivery, control in self.waiting if isinstance(control, Piece)]
+
+    def relay(self, limit: int) -> None:
+        """A session of the relay begins, with a server that takes files of so many bytes."""
+        self.end("peer").file_limit = limit
+        self.transfers.relayed(self.end("peer"))
+        self._connect()
+
+    def direct(self) -> None:
+        """There is a direct path again."""
+        self.end("peer").file_limit = None
+        self._connect()
+
+    def _connect(self) -> None:
+        assert self.other is not None
+        self.silent = False
+        for _ in self.waiting:
+            asyncio.get_running_loop().call_soon(self._deliver, self.other)
+        self.transfers.connected(self.end("peer"))
 
     def _note_resumed(self, transfer: Transfer) -> None:
         self.resumed.append(transfer)

@@ -31,6 +31,8 @@ import { encodeControl } from './messages/control.js';
  *   parted?(peer: PeerDevice): void,
  *   ended(peer: PeerDevice, error: AldisError, restarted?: boolean | 'same' | 'left'): void,
  *   notDirect?(peer: PeerDevice): void,
+ *   relayed?(peer: PeerDevice): void,
+ *   acknowledged?(peer: PeerDevice): void,
  *   received(peer: PeerDevice, control: ControlMessage): void,
  *   trackReceived?(peer: PeerDevice, track: MediaStreamTrack, streams: readonly MediaStream[]): void,
  *   close(): void,
@@ -139,6 +141,16 @@ export class LazyService {
   /** @param {PeerDevice} peer */
   notDirect(peer) {
     this.#service?.notDirect?.(peer);
+  }
+
+  /** @param {PeerDevice} peer */
+  relayed(peer) {
+    this.#service?.relayed?.(peer);
+  }
+
+  /** @param {PeerDevice} peer */
+  acknowledged(peer) {
+    this.#service?.acknowledged?.(peer);
   }
 
   /**

@@ -283,7 +283,7 @@ test('a peer is connected from either side, and from both at once', async (t) =>
   await untilPeer(bob, a, ({ state }) => state === 'connected');
   const view = alice.state.peers[b];
   assert.deepEqual([view.state, view.online, view.connections, view.error], ['connected', true, 1, null]);
-  assert.deepEqual(view.features, ['files', 'calls', 'files-2', 'bundles']);
+  assert.deepEqual(view.features, ['files', 'calls', 'files-2', 'files-3', 'bundles']);
   assert.equal(view.fingerprint, bob.state.fingerprint);
   assert.equal(await fingerprint(view.publicKey), view.fingerprint);
   await untilPeer(alice, b, ({ roundTripTime }) => roundTripTime !== null);

@@ -15,6 +15,11 @@ export class Side {
   features = ['files'];
   /** @type {Uint8Array[]} */
   sent = [];
+  /** What is not acknowledged. @type {[any, any][]} */
+  waiting = [];
+  /** What is said does not get through. */
+  isSilent = false;
+  #deliveries = new WeakMap();
   limit = Infinity;
   opened = 0;
   reconsidered = 0;
@@ -46,8 +51,17 @@ export class Side {
       relayOnly: false,
       sendControl(bytes) {
         if (side.refusal) throw side.refusal;
+        const delivery = { done: false, sent: false };
+        side.#deliveries.set(bytes, delivery);
         side.sent.push(bytes);
         side.deliver();
+        return delivery;
+      },
+      messages: {
+        takeBack(back) {
+          assert.ok(!back.some(({ done }) => done));
+          side.waiting = side.waiting.filter(([delivery]) => !back.includes(delivery));
+        },
       },
       call() {
         if (side.refusal) throw side.refusal;
@@ -61,9 +75,45 @@ export class Side {
   deliver() {
     const { other } = this;
     while (other && this.sent.length) {
-      const control = decodeControl(/** @type {any} */ (this.sent.shift()));
-      if (control) queueMicrotask(() => other.transfers.received(other.peer, control));
+      const bytes = /** @type {any} */ (this.sent.shift());
+      const control = decodeControl(bytes);
+      if (!control) continue;
+      this.waiting.push([this.#deliveries.get(bytes), control]);
+      queueMicrotask(() => this.#arrive(other));
     }
+  }
+
+  /** @param {Side} other */
+  #arrive(other) {
+    if (this.isSilent || !this.waiting.length) return;
+    const [delivery, control] = /** @type {[any, any]} */ (this.waiting.shift());
+    other.transfers.received(other.peer, control);
+    delivery.done = true;
+    if (this.limit < Infinity) this.transfers.acknowledged(this.peer);
+  }
+
+  /** A session of the relay begins, with a server that takes files of so many bytes. @param {number} limit */
+  relay(limit) {
+    this.limit = limit;
+    this.transfers.relayed(this.peer);
+    this.#connect();
+  }
+
+  /** There is a direct path again. */
+  direct() {
+    this.limit = Infinity;
+    this.#connect();
+  }
+
+  #connect() {
+    this.isSilent = false;
+    for (const _ of this.waiting) queueMicrotask(() => this.#arrive(/** @type {Side} */ (this.other)));
+    this.transfers.connected(this.peer);
+  }
+
+  /** The pieces that wait. */
+  get pieces() {
+    return this.waiting.filter(([, { type }]) => type === 'piece');
   }
 
   /** What was said since, for a side that stands alone. */

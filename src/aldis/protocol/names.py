@@ -13,3 +13,5 @@ BUNDLES: Final = "bundles"
 """It reads BUNDLE frames."""
 # Transfers that are checked and resumed, folders, and streams.
 FILES_2: Final = "files-2"
+FILES_3: Final = "files-3"
+"""It skips a piece of a file that has come before."""

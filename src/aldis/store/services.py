@@ -47,6 +47,14 @@ class PeerServices:
         """What is under way will not get any further now, for `error`."""
         self.files.ended(peer, error, ending)
 
+    def relayed(self, peer: FilePeer) -> None:
+        """A session of the relay begins, and carries the messages from now on. Only while no channel is open."""
+        self.files.relayed(peer)
+
+    def acknowledged(self, peer: FilePeer) -> None:
+        """The peer has acknowledged something through the relay."""
+        self.files.acknowledged(peer)
+
     def no_direct(self, peer: FilePeer, reason: str) -> None:
         """An attempt at a direct path has failed, while the relay carries the messages."""
         self.files.no_direct(peer, reason)

@@ -31,7 +31,7 @@ WHOLE = bytes(MAX_PIECE)
     [
         pytest.param(10, [Piece(ID, 1, b"x")], id="a wrong offset"),
         pytest.param(10, [Piece(ID, 2**64 - 1, b"x")], id="a huge offset"),
-        pytest.param(10, [Piece(ID, 0, b"x"), Piece(ID, 0, b"x")], id="a piece once more"),
+        pytest.param(10, [Piece(ID, 0, b"x"), Piece(ID, 0, b"xx")], id="a part of a piece once more"),
         pytest.param(1, [Piece(ID, 0, b"xx")], id="more than was offered"),
         pytest.param(
             2 * WINDOW, [Piece(ID, n * MAX_PIECE, WHOLE) for n in range(17)], id="more than the window allows"

@@ -59,7 +59,7 @@ def test_a_confirmation_of_what_was_not_sent_or_that_goes_back_is_a_violation(co
 
 @pytest.mark.parametrize(
     ("offset", "size", "problem"),
-    [(11, 1, "came where"), (9, 1, "came where"), (10, 3 * WINDOW, "on offer"), (10, WINDOW - 9, "window")],
+    [(11, 1, "came where"), (9, 2, "came where"), (10, 3 * WINDOW, "on offer"), (10, WINDOW - 9, "window")],
 )
 def test_a_piece_that_must_not_come_is_a_violation(offset: int, size: int, problem: str) -> None:
     into = ReceiveWindow(2 * WINDOW)
@@ -67,6 +67,15 @@ def test_a_piece_that_must_not_come_is_a_violation(offset: int, size: int, probl
     with pytest.raises(ProtocolViolation, match=problem):
         into.arrive(offset, size)
     into.arrive(10, WINDOW - 10)
+
+
+def test_a_piece_that_has_come_before_is_skipped() -> None:
+    into = ReceiveWindow(100)
+    assert into.arrive(0, 10)
+    assert into.arrive(10, 10)
+    for offset, size in ((0, 10), (10, 10), (0, 20)):
+        assert not into.arrive(offset, size)
+    assert into.arrived == 20
 
 
 def test_what_is_written_is_confirmed_now_and_then_but_not_at_the_end() -> None:

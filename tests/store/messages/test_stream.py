@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from aldis.errors import DeliveryFailed, ProtocolViolation, QueueFull
-from aldis.protocol.channel import Ack, Chunk, Content, Hello, decode
+from aldis.protocol.channel import Ack, Chunk, Content, Hello, StreamPosition, decode
 from aldis.store.messages.mailbox import Mailbox, Reader
-from aldis.store.messages.outbox import WINDOW_MESSAGES
+from aldis.store.messages.outbox import VOID, WINDOW_MESSAGES
 from aldis.store.messages.stream import ACK_MESSAGES, ACK_SECONDS, FEATURES, MAX_CONTROLS, MessageStream
 from aldis.store.state import StoreLimits
 from support.peers import FakeTimers
@@ -259,6 +259,26 @@ def test_a_window_that_is_used_up_opens_with_the_acknowledgement() -> None:
 
 
 # --- control messages -----------------------------------------------------------------------------------------------
+
+
+def test_messages_need_not_wait_for_pieces_that_are_taken_back() -> None:
+    side = opened()
+    pieces = [side.talk.send(Content.CONTROL, bytes([1, number]) * 5000) for number in range(5)]
+    side.path.room = 2
+    side.talk.pump()
+    side.send("a")
+    side.talk.received(Ack(1))
+    assert pieces[0].done
+    side.talk.take_back(pieces[1:])
+    side.path.take()
+    side.path.room = 99
+    assert side.talk.hello(early=True).next == 2
+    side.talk.pump()
+    sent = [(frame.sequence, frame.data) for frame in side.path.take() if isinstance(frame, Chunk)]
+    assert sent == [(2, VOID), (3, VOID), (4, VOID), (5, VOID), (6, b"a")]
+    side.talk.opened(Hello(1, "theirs", 1, received=StreamPosition("s", 2)))
+    side.talk.received(Ack(6))
+    assert (side.talk.queued, any(piece.done for piece in pieces[1:])) == (0, False)
 
 
 def test_our_hello_says_what_we_can_do() -> None:

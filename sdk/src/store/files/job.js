@@ -5,7 +5,8 @@
  * Rules of this module:
  *
  * - Everything that is said goes through control messages (`control`), which arrive once and in order over however many
- *   connections. So a transfer does not notice a path that is lost and mended, and nothing is ever sent twice.
+ *   connections. So a transfer does not notice a path that is lost and mended. Only when the relay takes over, pieces are
+ *   taken back, and sent later.
  * - It ends once. The side that ends it early says so (`file-cancel`), even if the other side seems to be gone. So
  *   neither side waits for one that has given up.
  * - A peer that breaks the rules of a transfer (a wrong offset, more than was offered or than the window allows, data
@@ -14,26 +15,27 @@
  *   program that was started anew, and is complete only if its checksum fits.
  * - With a journal it outlives the page (`kept`). When the other side has left and may come back, or our page has ended, it
  *   is offered again with another id. A recipient that has accepted it goes on by itself.
- * - What is larger than the server takes in sealed messages waits for a direct path (`isTooLarge`).
- * - The arithmetic is that of `window`; `disk` reads and writes; `transfer` is what the application sees.
+ * - `outgoing` sends the content; the arithmetic is that of `window`; `disk` reads and writes; `transfer` is what the
+ *   application sees.
  */
 import { StateError, TransferFailed } from '../../errors.js';
 import { messageOf } from '../../peer/platform.js';
 import { randomBytes } from '../../identity/keys.js';
 import { clean, toBase64url } from '../../protocol/codec.js';
 import { check, violation } from '../../protocol/shapes.js';
-import { encodeControl, ID_BYTES, MAX_PIECE } from '../messages/control.js';
-import { encodePiece } from './piece.js';
-import { BLOCK, Digest } from './digest.js';
-import { read, Sink } from './disk.js';
+import { encodeControl, ID_BYTES } from '../messages/control.js';
+import { BLOCK } from './digest.js';
+import { Sink } from './disk.js';
 import { openFolder } from './folder.js';
+import { Outgoing } from './outgoing.js';
 import { Transfer } from './transfer.js';
-import { ReceiveWindow, SendWindow, share } from './window.js';
+import { ReceiveWindow } from './window.js';
 
 /**
  * @import { AldisError } from '../../errors.js'
  * @import { Bytes } from '../../protocol/codec.js'
  * @import { ControlMessage, FileAccept, FileEnd, FileMessage, FileOffer, Piece } from '../messages/control.js'
+ * @import { Delivery } from '../messages/delivery.js'
  * @import { PeerDevice } from '../peers/device.js'
  * @import { FileRecord, KeptFile, KeptTransfers } from './kept.js'
  * @import { Leftovers } from './leftovers.js'
@@ -64,7 +66,7 @@ export class Job {
   /** Whether the other side knows of it: the offer has gone out, or come in. */
   announced;
   /** Something has changed: what is sent can go on, perhaps. */
-  stir = () => {};
+  stir = () => this.outgoing?.stir();
   /** It is for this device and no other of the user. */
   addressed = true;
   #all;
@@ -74,10 +76,13 @@ export class Job {
   #kept = null;
   /** What was accepted, and has arrived, before. @type {FileRecord | null} */
   #before = null;
-  #outgoing;
+  /** What is sent, once it was accepted. @type {Outgoing | null} */
+  outgoing = null;
   #incoming;
   /** Both sides take part in the check. */
   #isChecked;
+  /** The other side skips a piece that has come before. */
+  #skips = false;
   /** `file-accept` was said. */
   #isReady = false;
   /** The other side has broken it, so nothing of it is kept. */
@@ -105,7 +110,6 @@ export class Job {
     this.#owner = owner;
     this.#offer = offer;
     this.#isChecked = !file && !!offer.version;
-    this.#outgoing = new SendWindow(offer.size);
     this.#incoming = new ReceiveWindow(0);
   }
 
@@ -239,7 +243,7 @@ export class Job {
     this.#isReady = true;
     this.#incoming = new ReceiveWindow(size, from);
     if (from) Transfer.started(this.transfer, from);
-    this.#tell({ type: 'file-accept', id: this.id, ...(from && sha256 && { from, sha256 }) });
+    this.tell({ type: 'file-accept', id: this.id, ...(from && sha256 && { from, sha256 }) });
     if (size === 0) void this.#write(/** @type {Sink} */ (this.#sink));
   }
 
@@ -271,16 +275,22 @@ export class Job {
 
   // --- the other side ------------------------------------------------------------------------------------------------
 
-  /** Offer the file. @param {boolean} isChecked The other side takes part in the check. */
-  announce(isChecked) {
+  /**
+   * Offer the file.
+   *
+   * @param {boolean} isChecked The other side takes part in the check.
+   * @param {boolean} skips It skips a piece that has come before.
+   */
+  announce(isChecked, skips) {
     const { name, mime, id: first } = this.transfer;
     const { size, version = '', manifest } = this.#offer;
     const { id } = this;
     this.announced = true;
     this.#isChecked = isChecked;
+    this.#skips = skips;
     this.#kept?.bind(this.peer.name);
     const more = isChecked && { version, ...(manifest && { manifest }), ...(id !== first && { resumes: first }) };
-    this.#tell({ type: 'file-offer', id, name, size, mime, ...more });
+    this.tell({ type: 'file-offer', id, name, size, mime, ...more });
   }
 
   /**
@@ -293,8 +303,8 @@ export class Job {
     if (!this.file || !this.#isChecked) return false;
     this.announced = false;
     if (left) this.id = newId();
-    this.#outgoing = new SendWindow(this.#offer.size);
     this.#move('offered', 0);
+    this.outgoing = null;
     return true;
   }
 
@@ -345,6 +355,11 @@ export class Job {
 
   // --- sending -------------------------------------------------------------------------------------------------------
 
+  /** Those to this peer that are accepted, and not over. */
+  get sending() {
+    return [...this.#all].filter((each) => each.file && each.isRunning);
+  }
+
   /**
    * @param {FileAccept} accept
    * @param {Blob} file
@@ -355,57 +370,15 @@ export class Job {
       'it has kept what it cannot have',
     );
     this.#move('running');
-    void this.#send(file, from, sha256);
-  }
-
-  /**
-   * @param {Blob} file
-   * @param {number} from What the other side has kept.
-   * @param {string} sha256 The checksum of that.
-   */
-  async #send(file, from, sha256) {
-    const outgoing = this.#outgoing;
-    const isCurrent = () => this.isRunning && this.#outgoing === outgoing;
-    let digest = new Digest();
-    try {
-      if (from) {
-        for (let at = 0; at < from && isCurrent(); at += BLOCK) digest.update(await read(file, at, BLOCK));
-        const isSame = (await digest.result()) === sha256;
-        if (!isCurrent()) return;
-        if (isSame) {
-          outgoing.sent = outgoing.confirmed = from;
-          Transfer.started(this.transfer, from);
-        } else {
-          digest = new Digest();
-        }
-      }
-      while (isCurrent() && outgoing.sent < outgoing.size) {
-        const running = [...this.#all].filter((each) => each.file && each.isRunning);
-        const room = Math.min(outgoing.room(share(running.indexOf(this), running.length)), MAX_PIECE);
-        if (!room || this.isTooLarge) {
-          await new Promise((/** @type {(value?: undefined) => void} */ resolve) => (this.stir = resolve));
-          continue;
-        }
-        const data = await read(file, outgoing.sent, room);
-        if (isCurrent()) {
-          if (this.#isChecked) digest.update(data);
-          const piece = encodePiece(this.id, outgoing.sent, data);
-          outgoing.sent += room;
-          this.#tell(piece);
-        }
-      }
-      if (!this.#isChecked) return;
-      const sum = await digest.result();
-      if (isCurrent()) this.#tell({ type: 'file-end', id: this.id, bytes: outgoing.sent, sha256: sum });
-    } catch {
-      if (this.#outgoing === outgoing) this.fail('the file has changed, or is gone');
-    }
+    const skips = this.#skips;
+    this.outgoing = new Outgoing(this, file, { isChecked: this.#isChecked, skips });
+    void this.outgoing.send(from, sha256);
   }
 
   /** @param {number} count */
   #confirmed(count) {
     this.#checkRunning();
-    if (this.#outgoing.received(count)) this.end('done', null, count);
+    if (this.outgoing?.window.received(count)) this.end('done', null, count);
     else this.#move('running', count);
   }
 
@@ -416,8 +389,9 @@ export class Job {
     this.#checkRunning();
     const sink = /** @type {Sink} */ (this.#sink);
     const incoming = this.#incoming;
-    check(this.#isReady && !this.#end && sink.hasRoom, 'too many pieces');
-    incoming.arrive(offset, data.length);
+    check(this.#isReady, 'the file was not accepted');
+    if (!incoming.arrive(offset, data.length)) return; // it has come before
+    check(sink.hasRoom, 'too many pieces');
     if (incoming.restarted) {
       incoming.restarted = false;
       sink.restart();
@@ -455,7 +429,7 @@ export class Job {
       const { written } = incoming;
       if (written < incoming.size || (this.#isChecked && !this.#end)) {
         if (!this.isRunning || !data) return;
-        if (due) this.#tell({ type: 'file-received', id, bytes: written });
+        if (due) this.tell({ type: 'file-received', id, bytes: written });
         this.#move('running', written);
       } else if (!this.#isFinishing) {
         this.#isFinishing = true;
@@ -491,7 +465,7 @@ export class Job {
     }
     if (this.isRunning) await this.#kept?.arrived(sha256, await sink.digest.cut(bytes - (bytes % BLOCK)).result());
     if (!this.isRunning) return;
-    this.#tell({ type: 'file-received', id: this.id, bytes });
+    this.tell({ type: 'file-received', id: this.id, bytes });
     this.end('done', null, bytes, blob);
   }
 
@@ -510,10 +484,11 @@ export class Job {
    * Say something without which the transfer cannot go on.
    *
    * @param {FileMessage | Bytes} message
+   * @returns {Delivery | void}
    */
-  #tell(message) {
+  tell(message) {
     try {
-      this.peer.sendControl(message instanceof Uint8Array ? message : encodeControl(message));
+      return this.peer.sendControl(message instanceof Uint8Array ? message : encodeControl(message));
     } catch (error) {
       this.fail(/** @type {AldisError} */ (error).message, error);
     }

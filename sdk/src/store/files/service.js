@@ -14,7 +14,7 @@
  */
 import { settings } from '../../client/settings.js';
 import { FeatureMissing, PeerBlocked, SignalingError, StateError, TransferFailed } from '../../errors.js';
-import { FILES, FILES_2 } from '../../protocol/names.js';
+import { FILES, FILES_2, FILES_3 } from '../../protocol/names.js';
 import { safeType } from './disk.js';
 import { folderOf, openFolder } from './folder.js';
 import { Job, newId } from './job.js';
@@ -217,8 +217,18 @@ export class FileService {
       const isChecked = features.includes(FILES_2);
       const missing = features.includes(FILES) ? !isChecked && job.transfer.isFolder && FILES_2 : FILES;
       if (missing) job.end('failed', new FeatureMissing(peer.userId, missing));
-      else if (announced++ < MAX_OPEN) job.announce(isChecked);
+      else if (announced++ < MAX_OPEN) job.announce(isChecked, features.includes(FILES_3));
     }
+  }
+
+  /** A session of the relay begins, and carries the messages from now on. Only while no channel is open. @param {PeerDevice} peer */
+  relayed(peer) {
+    for (const { outgoing } of this.#of(peer)) outgoing?.relayed();
+  }
+
+  /** The peer has acknowledged something through the relay. @param {PeerDevice} peer */
+  acknowledged(peer) {
+    for (const { stir } of this.#of(peer)) stir();
   }
 
   /** There is no direct path: what is too large for the relay, and was not offered yet, fails. @param {PeerDevice} peer */

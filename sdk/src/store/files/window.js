@@ -11,6 +11,7 @@
  * - The recipient confirms when `CONFIRM` bytes more are written, and once more when the file is complete.
  * - To confirm every byte is to say that the file is complete. So of a stream whose end is not known the recipient confirms
  *   all but the last byte, and one piece earlier: the sender has one piece less on its way.
+ * - A piece that has come before is skipped: a sender may not know that it has (`outgoing`).
  * - A transfer may start behind what the recipient has kept of it. The sender starts from 0 all the same where that is
  *   not the beginning of its file.
  * - What the other side says may be wrong in any way; `ProtocolViolation` says how, and the transfer ends.
@@ -24,6 +25,8 @@ import { MAX_PIECE } from '../messages/control.js';
 export const WINDOW = 1024 * 1024;
 /** How many bytes more have to be written for another confirmation. */
 export const CONFIRM = 256 * 1024;
+/** What a message waits behind on the relay, where this takes a second: one piece is on its way while the other is acknowledged. */
+export const RELAY_WINDOW = 2 * MAX_PIECE;
 /** How many files to one peer go at a time: a small one need not wait for the end of a large one. */
 export const AT_ONCE = WINDOW / CONFIRM;
 /** Files on offer or under way from one peer; more are refused, so that offers cannot fill the memory. */
@@ -102,6 +105,7 @@ export class ReceiveWindow {
    *
    * @param {number} offset
    * @param {number} size
+   * @returns {boolean} Whether it had not come before.
    * @throws {ProtocolViolation} for one that is not due, or comes too early.
    */
   arrive(offset, size) {
@@ -110,8 +114,10 @@ export class ReceiveWindow {
       this.restarted = true;
       this.arrived = this.written = this.#start = this.#confirmed = 0;
     }
+    if (offset >= this.#start && end <= this.arrived) return false;
     check(offset === this.arrived && end <= this.size && end <= this.#confirmed + WINDOW, 'a piece that is not due');
     this.arrived = end;
+    return true;
   }
 
   /**

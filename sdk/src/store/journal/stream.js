@@ -292,12 +292,20 @@ export class JournalStream extends MessageStream {
   /** @param {number[]} numbers */
   #withdrawn(numbers) {
     for (const number of numbers) this.#remove(number);
-    if (!this.#out.rest.length) {
-      this.#begin([]);
-    } else {
-      this.#out.stored = Math.min(this.#out.stored, this.#out.last);
-      this.#journal.notBeyond(this, this.#out.last);
-    }
+    if (!this.#out.rest.length) this.#begin([]);
+    else this.#cutBack();
+  }
+
+  /** @override @param {readonly Delivery[]} deliveries */
+  takeBack(deliveries) {
+    super.takeBack(deliveries);
+    this.#cutBack();
+  }
+
+  /** The newest numbers may be free again. */
+  #cutBack() {
+    this.#out.stored = Math.min(this.#out.stored, this.#out.last);
+    this.#journal.notBeyond(this, this.#out.last);
   }
 
   /**

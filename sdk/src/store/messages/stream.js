@@ -11,7 +11,7 @@
  *   message that the application has no room for waits with it. They count in none of the application's queues, and
  *   have a limit of their own.
  * - Messages that were sent to the user, and not to this device, can be taken back and sent to another one
- *   (`withdraw`, `takeOver`).
+ *   (`withdraw`, `takeOver`). Pieces of files can be taken back so that messages need not wait for them (`takeBack`).
  * - Nothing here waits: everything happens within the calls of the path, the application and the mailbox.
  *
  * It does not know how a path comes about, nor when there should be one.
@@ -19,7 +19,7 @@
 import { DeliveryFailed, QueueFull } from '../../errors.js';
 import { VERSION, encodeAck } from '../../protocol/message_frames.js';
 import * as Content from '../../protocol/kinds.js';
-import { BUNDLES, CALLS, FILES, FILES_2 } from '../../protocol/names.js';
+import { BUNDLES, CALLS, FILES, FILES_2, FILES_3 } from '../../protocol/names.js';
 import { Delivery, SENT, STORED } from './delivery.js';
 import { Inbox } from './inbox.js';
 import { Outbox } from './outbox.js';
@@ -57,7 +57,7 @@ import { Outbox } from './outbox.js';
 export const ACK_MESSAGES = 32;
 export const ACK_SECONDS = 0.02;
 // What this program can do beyond messages, as its HELLO says it.
-export const FEATURES = [FILES, CALLS, FILES_2, BUNDLES];
+export const FEATURES = [FILES, CALLS, FILES_2, FILES_3, BUNDLES];
 // Control messages that wait for one peer. With 64 transfers under way there are some 200; a peer that asks and asks,
 // and acknowledges nothing, must not fill the memory with our answers.
 export const MAX_CONTROLS = 1024;
@@ -168,6 +168,18 @@ export class MessageStream {
       this.deliveries.delete(number);
       return [delivery, message];
     });
+  }
+
+  /**
+   * Take back control messages that are not acknowledged: whoever has sent them sends them again, later. Voids take their
+   * places. Only while no channel is open.
+   *
+   * @param {readonly Delivery[]} deliveries In order.
+   */
+  takeBack(deliveries) {
+    const numbers = deliveries.map(({ sequence }) => sequence);
+    this.outbox.withdraw(numbers, false);
+    for (const number of numbers) this.deliveries.delete(number);
   }
 
   /**

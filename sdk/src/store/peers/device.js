@@ -169,7 +169,7 @@ export class PeerDevice {
 
   /** The largest file that the path in use takes, in bytes. */
   get fileLimit() {
-    return this.paths.relayed?.maxFileBytes ?? Infinity;
+    return this.paths.carrier === 'relay' ? (this.paths.relay?.maxFileBytes ?? 0) : Infinity;
   }
 
   /** The connection, also one in the making: a track that is no longer sent must be taken off it in any state. */

@@ -126,7 +126,14 @@ export class DeviceListener {
     this.obey(() => this.#device.messages.received(frame));
     if (isChunk) {
       this.#context.arrived(frame.data.length);
+    } else if (this.#device.paths.carrier === 'relay') {
+      this.#context.services?.acknowledged(this.#device);
     }
+  }
+
+  /** A session of the relay begins. */
+  relayed() {
+    this.#context.services?.relayed(this.#device);
   }
 
   channelClosed() {

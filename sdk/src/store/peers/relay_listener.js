@@ -168,6 +168,7 @@ export class RelayListener {
 
   /** @param {boolean} early Messages may follow at once. */
   hello(early) {
+    this.#listener.relayed();
     return this.#device.paths.relayHello(early);
   }
 

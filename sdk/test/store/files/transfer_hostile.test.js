@@ -9,7 +9,7 @@ import { ID, Side, fileOf, settle, until, piece, offer, offered } from '../../su
 
 for (const [what, size, controls] of /** @type {[string, number, any[]][]} */ ([
   ['a wrong offset', 10, [piece({ offset: 1 })]],
-  ['a piece once more', 10, [piece({}), piece({})]],
+  ['a part of a piece once more', 10, [piece({}), piece({ data: new Uint8Array(2) })]],
   ['more than was offered', 1, [piece({ data: new Uint8Array(2) })]],
   [
     'more than the window allows',

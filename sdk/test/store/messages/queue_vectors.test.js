@@ -23,7 +23,9 @@ const OUTBOX = {
   closed: (outbox) => outbox.closed(),
   acknowledge: (outbox, sequence) => outbox.acknowledge(sequence),
   clear: (outbox) => outbox.clear(),
-  withdraw: (outbox, numbers) => outbox.withdraw(numbers).map(({ content, data }) => [content, written(data)]),
+  withdraw: (outbox, numbers, skip) =>
+    outbox.withdraw(numbers, skip).map(({ content, data }) => [content, written(data)]),
+  'take back': (outbox, numbers) => OUTBOX.withdraw(outbox, numbers, false),
   send(outbox, most) {
     const frames = [];
     for (let frame; frames.length < most && (frame = outbox.nextFrame());) {

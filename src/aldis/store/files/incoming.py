@@ -84,14 +84,13 @@ class IncomingJob(Job):
         """A piece has come."""
         if not self.is_running() or not self._ready:
             self.violated("data came before the file was accepted")
-        elif self._ended is not None:
-            self.violated("data came after the end")
-        else:
-            try:
-                self._window.arrive(piece.offset, len(piece.data))
-            except ProtocolViolation as error:
-                self.violated(str(error))
-                return
+            return
+        try:
+            is_new = self._window.arrive(piece.offset, len(piece.data))
+        except ProtocolViolation as error:
+            self.violated(str(error))
+            return
+        if is_new:
             self._data += piece.data
             self.stirred.set()
 

@@ -10,7 +10,7 @@ Rules of this module:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +54,10 @@ class FilePeer(Protocol):
 
     def send_control(self, data: bytes) -> Delivery:
         """Queue a control message. Raises `AldisError` when it cannot be."""
+
+    def take_back(self, deliveries: Iterable[Delivery]) -> None:
+        """Control messages that are not acknowledged will not be sent; they may have arrived. Only while no channel is
+        open."""
 
     def call(self) -> None:
         """Have the peer called, from now on for as long as `FileService.busy`. Raises `AldisError` where that is in

@@ -6,7 +6,11 @@ Rules of this module:
   get the plain one; folders and streams are not for them.
 * The recipient says what it has kept. If the checksum of that is the one of our beginning, we go on behind it; else
   we start from 0.
-* What is larger than the server relays waits for a direct path, and ends when there is none.
+* What is larger than the server relays waits for a direct path, and ends when there is none. That holds for what is
+  under way, too.
+* When a session of the relay begins, the pieces that are not acknowledged are taken back, and sent again later: the
+  messages need not wait for them. The recipient may have got some of them. A program without the feature FILES_3 takes
+  no piece twice, so of its pieces only those are taken back that were never sent.
 * The file is read in threads, piece after piece; the arithmetic is that of `window`.
 """
 
@@ -14,28 +18,31 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
 
-from aldis.errors import FeatureMissing, ProtocolViolation, UsageError
-from aldis.protocol.names import FILES, FILES_2
+from aldis.errors import AldisError, FeatureMissing, ProtocolViolation, UsageError
+from aldis.protocol.names import FILES, FILES_2, FILES_3
 from aldis.store.files import disk
 from aldis.store.files.digest import BLOCK
 from aldis.store.files.job import FilePeer, Job, JobOwner
 from aldis.store.files.kept import Sent
 from aldis.store.files.transfer import Transfer, TransferState, TransferStep
-from aldis.store.files.window import SendWindow, share
+from aldis.store.files.window import RELAY_WINDOW, SendWindow, share
 from aldis.store.messages.control import (
     MAX_PIECE,
     MAX_SIZE,
     FileAccept,
     FileEnd,
     FileOffer,
+    encode_control,
     encode_piece,
     to_base64url,
 )
+from aldis.store.messages.delivery import Delivery
 
 _READ_BYTES: Final = 4 * MAX_PIECE  # at a time: a thread for each piece would cost more than the reading
 
@@ -61,6 +68,9 @@ class OutgoingJob(Job):
         self.begun_at = 0.0  # seconds since 1970
         self._found = found
         self._checked = False  # the other side takes part in the check
+        self._skips = False  # the other side skips a piece that has come before
+        self._flying: deque[tuple[Delivery, bytes]] = deque()  # pieces and the end: said, perhaps not acknowledged
+        self._back: deque[bytes] = deque()  # those that were taken back, in order
         self._window = self._new_window(0)
 
     def _new_window(self, start: int) -> SendWindow:
@@ -93,7 +103,7 @@ class OutgoingJob(Job):
         if isinstance(self.record, Sent) and self.record.device != self.peer.name:
             self.record = replace(self.record, device=self.peer.name)
             self.owner.keep(self.record)
-        self._checked = FILES_2 in features
+        self._checked, self._skips = FILES_2 in features, FILES_3 in features
         offer = FileOffer(self.id, transfer.name, found.size or 0, transfer.mime)
         if self._checked:
             offer.resumes = "" if self.id == transfer.id else transfer.id
@@ -123,6 +133,8 @@ class OutgoingJob(Job):
             return False
         self.announced = False
         self._window = self._new_window(0)
+        self._flying.clear()
+        self._back.clear()
         self.stirred.set()  # whoever reads for the old window ends
         if self.transfer.state is TransferState.RUNNING:
             self.transfer.move(TransferStep.RESTARTED, transferred=0)
@@ -177,6 +189,8 @@ class OutgoingJob(Job):
                 await self._send_all(window, source)
             finally:
                 await asyncio.to_thread(source.close)
+            while self._is_current(window):
+                await self._wait(window)  # something may be taken back
         except disk.SourceChanged as error:
             self._fail(window, str(error))
         except (OSError, ValueError) as error:
@@ -197,22 +211,62 @@ class OutgoingJob(Job):
                 if not data:
                     window.size = self.transfer.size = window.sent  # the end of a stream
                 continue
-            room = min(window.room(self._share()), len(data))
-            if room == 0:
-                await self.stir()
+            room = 0 if self._back else min(window.room(self._share()), len(data), MAX_PIECE)
+            if room == 0 or not self._has_room:
+                await self._wait(window)
                 continue
-            for start in range(0, room, MAX_PIECE):
-                if not self._is_current(window):
-                    return
-                piece = bytes(data[start : min(start + MAX_PIECE, room)])
-                self.tell(encode_piece(self.id, window.sent, piece))
-                window.sent += len(piece)
+            self._say_piece(encode_piece(self.id, window.sent, bytes(data[:room])))
+            window.sent += room
             data = data[room:]
         if self._checked and self._is_current(window):
-            self.tell(FileEnd(self.id, window.sent, to_base64url(source.digest.result())))
+            end = encode_control(FileEnd(self.id, window.sent, to_base64url(source.digest.result())))
+            if self._back:
+                self._back.append(end)
+            else:
+                self._say_piece(end)
+
+    def _say_piece(self, control: bytes) -> None:
+        """Say something that may be taken back: a piece, or the end."""
+        while self._flying and self._flying[0][0].done:
+            self._flying.popleft()
+        try:
+            self._flying.append((self.peer.send_control(control), control))
+        except AldisError as error:
+            self.end(TransferStep.FAILED, str(error))
+
+    async def _wait(self, window: SendWindow) -> None:
+        """Wait until something has changed. Then say again what was taken back, as far as there is room."""
+        await self.stir()
+        while self._back and self._is_current(window) and self._has_room:
+            self._say_piece(self._back.popleft())
+
+    @property
+    def flying(self) -> int:
+        """How many bytes of it are said, and not acknowledged."""
+        return sum(len(control) for delivery, control in self._flying if not delivery.done)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether the path takes one more piece now."""
+        if self.peer.file_limit is None:
+            return True
+        return not self.needs_direct and sum(job.flying for job in self._running) < RELAY_WINDOW
+
+    def relayed(self) -> None:
+        """A session of the relay begins."""
+        back = []
+        while self._flying and not (last := self._flying[-1][0]).done and (self._skips or not last.sent):
+            self._back.appendleft(self._flying.pop()[1])
+            back.append(last)
+        if back:
+            self.peer.take_back(back)
+
+    @property
+    def _running(self) -> list[OutgoingJob]:
+        return [job for job in self.owner.of(self.peer) if isinstance(job, OutgoingJob) and job.is_running()]
 
     def _share(self) -> int:
-        running = [job for job in self.owner.of(self.peer) if job.is_running() and isinstance(job, OutgoingJob)]
+        running = self._running
         return share(running.index(self), len(running)) if self in running else 0
 
 

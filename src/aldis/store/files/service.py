@@ -3,7 +3,8 @@
 Rules of this module:
 
 * Everything is said in control messages (`messages.control`), which arrive once and in order over however many
-  connections. So a transfer does not notice a path that is lost and mended, and nothing is ever sent twice.
+  connections. So a transfer does not notice a path that is lost and mended. Only when the relay takes over, pieces are
+  taken back, and sent later.
 * An offer goes out when the peer is connected and its program takes files. When the other program is started anew, it
   is offered once more what it can resume, and the rest ends. A goodbye of either ends all, but for what the journal
   keeps (`kept`): that is offered again when the other side is back, with a new id, since the other side may still say
@@ -254,6 +255,17 @@ class FileService:
     def connected(self, peer: FilePeer) -> None:
         """The peer is connected, now or again, or by another path."""
         self.announce(peer)
+        for job in self.of(peer):
+            job.stirred.set()
+
+    def relayed(self, peer: FilePeer) -> None:
+        """A session of the relay begins, and carries the messages from now on. Only while no channel is open."""
+        for job in self.of(peer):
+            if isinstance(job, OutgoingJob):
+                job.relayed()
+
+    def acknowledged(self, peer: FilePeer) -> None:
+        """The peer has acknowledged something through the relay."""
         for job in self.of(peer):
             job.stirred.set()
 

@@ -11,6 +11,7 @@ Rules of this module:
   name.
 * To confirm every byte is to say that the file is complete. So the recipient confirms of a stream, whose end is not
   known, all but the last byte, and one piece earlier: the sender has one piece less on its way.
+* A piece that has come before is skipped: a sender may not know that it has (`outgoing`).
 * A transfer may start behind what the recipient has kept of it. The sender starts from 0 all the same where that is
   not the beginning of its file.
 * What the other side says may be wrong in any way; `ProtocolViolation` says how, and the transfer has to end.
@@ -27,6 +28,9 @@ from aldis.store.messages.control import MAX_PIECE, MAX_SIZE
 
 WINDOW: Final = 1024 * 1024
 CONFIRM: Final = 256 * 1024
+# What a message of the application waits behind on the relay, where this takes a second: two pieces, so that one is on
+# its way while the other is acknowledged.
+RELAY_WINDOW: Final = 2 * MAX_PIECE
 AT_ONCE: Final = WINDOW // CONFIRM
 # Files on offer or under way from one peer; who offers more is refused, so that offers cannot fill the memory.
 MAX_OPEN: Final = 64
@@ -78,11 +82,14 @@ class ReceiveWindow:
         """The sender has sent everything."""
         self.size, self._end_known = size, True
 
-    def arrive(self, offset: int, size: int) -> None:
-        """A piece has come. Raises `ProtocolViolation` for one that is not due, or must not come yet."""
+    def arrive(self, offset: int, size: int) -> bool:
+        """A piece has come; False when it had come before. Raises `ProtocolViolation` for one that is not due, or must
+        not come yet."""
         if offset == 0 < self._start == self.arrived:
             self.restarted = True
             self.arrived = self.written = self._confirmed = self._start = 0
+        if self._start <= offset and offset + size <= self.arrived:
+            return False
         if offset != self.arrived:
             raise ProtocolViolation(f"a piece at {offset} came where {self.arrived} was due")
         if offset + size > self.size:
@@ -90,6 +97,7 @@ class ReceiveWindow:
         if offset + size > self._confirmed + WINDOW:
             raise ProtocolViolation("more data than the window allows")
         self.arrived += size
+        return True
 
     def wrote(self, size: int) -> int | None:
         """So many bytes more are written; what to confirm now, if it is time. The end is confirmed elsewhere."""

@@ -169,11 +169,11 @@ class Outbox:
         self.closed()
         return given_up
 
-    def withdraw(self, numbers: Collection[int]) -> list[tuple[Content, bytes]]:
-        """Take back messages that are not acknowledged, to send them elsewhere; return them in order. Only while no
-        channel is open.
+    def withdraw(self, numbers: Collection[int], *, skip: bool = True) -> list[tuple[Content, bytes]]:
+        """Take back messages that are not acknowledged, to send them elsewhere or later; return them in order. Only
+        while no channel is open.
 
-        The peer may have got them nevertheless. The others keep their numbers.
+        The peer may have got them nevertheless. The others keep their numbers. `skip`: the first voids are not sent.
         """
         withdrawn = []
         for number in sorted(numbers):
@@ -182,7 +182,7 @@ class Outbox:
             self._count(message, -1)
             self._messages[number] = _VOID
             self._voids += 1
-        if self._stored is None:
+        if skip and self._stored is None:
             self._skip_voids()
         self._cut_voids()
         self.closed()

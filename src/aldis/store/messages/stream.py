@@ -14,7 +14,7 @@ Rules of this module:
   acknowledged, after the journal has that (`kept`). Of a control message the journal gets the number alone, and that
   some at a time, ahead (`control`): what it says is worth nothing after a restart, and a piece of a file must not wait.
 * Messages that were sent to the user, and not to this device, can be taken back and sent to another one (`withdraw`,
-  `take_over`).
+  `take_over`). Pieces of files can be taken back so that messages need not wait for them (`take_back`).
 
 It does not know how a path comes about, nor when there should be one.
 """
@@ -29,7 +29,7 @@ from typing import Final, Protocol, TypeAlias
 from aldis.errors import JournalError, QueueFull
 from aldis.peer.transport import Timer, Timers
 from aldis.protocol.channel import VERSION, Ack, Chunk, Content, Hello, StreamPosition, encode_ack
-from aldis.protocol.names import BUNDLES, FILES, FILES_2
+from aldis.protocol.names import BUNDLES, FILES, FILES_2, FILES_3
 from aldis.store.messages.delivery import Delivery
 from aldis.store.messages.inbox import Arrived, Inbox, InboxSnapshot
 from aldis.store.messages.mailbox import QueuedMessage
@@ -43,7 +43,7 @@ ACK_MESSAGES: Final = 32
 ACK_SECONDS: Final = 0.02
 _CONTROL: Final = Content.CONTROL
 # What this program can do beyond messages, as its HELLO says it.
-FEATURES: Final = (FILES, FILES_2, BUNDLES)
+FEATURES: Final = (FILES, FILES_2, FILES_3, BUNDLES)
 # Control messages that wait for one peer. 64 transfers need some 200. The limit keeps a peer that asks and never
 # acknowledges from filling the memory with our answers.
 MAX_CONTROLS: Final = 1024
@@ -236,6 +236,15 @@ class MessageStream:
             self._store(number)
         if self._journal is not None:
             self._journal.acknowledge(self._outbox.acknowledged)
+
+    def take_back(self, deliveries: Iterable[Delivery]) -> None:
+        """Take back control messages that are not acknowledged: whoever has sent them sends them again, later. Voids
+        take their places. Only while no channel is open."""
+        numbers = [delivery.sequence for delivery in deliveries]
+        self._outbox.withdraw(numbers, skip=False)
+        for number in numbers:
+            del self._deliveries[number]
+        self._given_up(numbers)
 
     def take_over(self, withdrawn: Withdrawn) -> None:
         """Send what was taken back from another device. The limits do not count: it was accepted before."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from typing import Final, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from aldis.client.backoff import Backoff
 from aldis.client.events import AnswerReceived, ByeReceived, CandidateReceived, OfferReceived
@@ -42,7 +42,6 @@ from aldis.store.peers.relay_listener import RelayListener, RelayListenerOwner
 from aldis.store.state import DeviceView, StoreLimits
 
 _log = logging.getLogger(__name__)
-_NAME_AFTER: Final = 0.05  # seconds: statistics take a millisecond, and a new connection has more urgent work
 
 
 class DeviceContext(PathsContext, ListenerContext, Protocol):
@@ -132,7 +131,7 @@ class PeerDevice:
         self.listener = DeviceListener(self, owner, context)
         self.paths = DevicePaths(self, RelayListener(self, owner, self.listener), context)
         self.path = self.paths.direct
-        self.readings = Readings(self.paths, context.timers)
+        self.readings = Readings(self.paths, context, self.changed)
         self.messages = MessageStream(
             self,
             new_stream(),
@@ -223,21 +222,6 @@ class PeerDevice:
             features=self.features or (),
         )
 
-    def name_path(self) -> None:
-        """There is another direct connection: find out soon whether it leads through a TURN server."""
-        self._context.timers.call_later(_NAME_AFTER, self._name_path)
-
-    def _name_path(self) -> None:
-        if self.path.connection is not None:
-            self._context.spawn(self._find_turn(), f"look at the path to {self.address}")
-
-    async def _find_turn(self) -> None:
-        connection = self.path.connection
-        found = None if connection is None else await connection.stats()
-        if found is not None and connection is self.path.connection and found.relayed:
-            self.paths.through_turn = True
-            self.changed()
-
     # --- for the user and the services ----------------------------------------------------------------------------
 
     async def connect(self, seconds: float, *, addressed: bool) -> None:
@@ -276,6 +260,10 @@ class PeerDevice:
         """Queue a control message. Raises `QueueFull`, and what `DeviceOwner.check` raises; nobody is called for it."""
         self._owner.check(self)
         return self.messages.send(Content.CONTROL, data)
+
+    def take_back(self, deliveries: Iterable[Delivery]) -> None:
+        """Control messages will not be sent. Only while no channel is open."""
+        self.messages.take_back(deliveries)
 
     def call(self) -> None:
         """There is a new reason to be connected. Raises what `DeviceOwner.check` raises."""

@@ -17,6 +17,7 @@ from aldis.store.messages.stream import MessageStream, StreamRenewed
 from aldis.store.peers.dialer import Dialer
 from aldis.store.peers.path import DirectPath
 from aldis.store.peers.paths import Carrier, DevicePaths
+from aldis.store.peers.readings import Readings
 from aldis.store.peers.recovery import Recovery
 from aldis.store.services import PeerServices
 
@@ -36,6 +37,7 @@ class ListenedDevice(FilePeer, Protocol):
     paths: DevicePaths
     messages: MessageStream
     dialer: Dialer
+    readings: Readings
 
     @property
     def state(self) -> PeerState:
@@ -44,9 +46,6 @@ class ListenedDevice(FilePeer, Protocol):
     @property
     def wanted(self) -> bool:
         """Whether there should be a connection."""
-
-    def name_path(self) -> None:
-        """There is another direct connection: find out whether it leads through a TURN server."""
 
     def over(self, error: AldisError, ending: Ending = Ending.FINAL) -> None:
         """What is under way beyond messages will not get any further; see `PeerServices.ended`."""
@@ -145,7 +144,7 @@ class DeviceListener(Generic[D]):
         self.connections += 1
         self._owner.channel_opened()
         self._device.paths.direct_opened()
-        self._device.name_path()
+        self._device.readings.name_path()
         if not self.opened(hello):
             return
         if self._device.path.told is PeerState.CONNECTED:
@@ -177,6 +176,10 @@ class DeviceListener(Generic[D]):
             )
         return True
 
+    def relayed(self) -> None:
+        """A session of the relay begins."""
+        self._context.services.relayed(self._device)
+
     def services_connected(self) -> None:
         """What is sent gets through, now or again."""
         self._context.services.connected(self._device)
@@ -200,7 +203,10 @@ class DeviceListener(Generic[D]):
             return
         if isinstance(frame, Chunk):
             self._context.arrived(len(frame.data))
-        elif messages.queued != before:
+            return
+        if device.paths.carrier is Carrier.RELAY:
+            self._context.services.acknowledged(device)
+        if messages.queued != before:
             device.counted()
 
     def channel_closed(self) -> None:

@@ -114,6 +114,7 @@ class RelayListener(Generic[D]):
         self._owner.changed()
 
     def relay_hello(self, *, early: bool) -> Hello:
+        self._listener.relayed()
         return self._device.paths.relay_hello(early=early)
 
     def relay_is_late(self, hello: Hello) -> bool:

@@ -1,0 +1,139 @@
+/**
+ * A file that is sent: read in pieces, and taken back where messages must not wait for it.
+ *
+ * Rules of this module:
+ *
+ * - The recipient says what it has kept. If the checksum of that is the one of our beginning, we go on behind it; else we
+ *   start from 0.
+ * - What is larger than the server takes in sealed messages waits for a direct path (`isTooLarge`), also in the middle.
+ * - When a session of the relay begins, the pieces that are not acknowledged are taken back, and sent again later: the
+ *   messages need not wait for them. The recipient may have got some of them. A program without the feature FILES_3 takes no
+ *   piece twice, so of its pieces only those are taken back that were never sent.
+ * - The arithmetic is that of `window`.
+ */
+import { encodeControl, MAX_PIECE } from '../messages/control.js';
+import { BLOCK, Digest } from './digest.js';
+import { read } from './disk.js';
+import { encodePiece } from './piece.js';
+import { Transfer } from './transfer.js';
+import { RELAY_WINDOW, SendWindow, share } from './window.js';
+
+/** @import { Bytes } from '../../protocol/codec.js' */
+/** @import { Delivery } from '../messages/delivery.js' */
+/** @import { Job } from './job.js' */
+
+export class Outgoing {
+  /** Something has changed: it can go on, perhaps. */
+  stir = () => {};
+  #job;
+  #file;
+  #isChecked;
+  #skips;
+  /** Pieces and the end: said, perhaps not acknowledged, in order. @type {[delivery: Delivery, control: Bytes][]} */
+  #said = [];
+  /** Those that were taken back, or had no room, in order. @type {Bytes[]} */
+  #waiting = [];
+
+  /**
+   * @param {Job} job
+   * @param {Blob} file
+   * @param {{ isChecked: boolean, skips: boolean }} their Whether the other side takes part in the check, and skips a piece
+   *   that has come before.
+   */
+  constructor(job, file, { isChecked, skips }) {
+    this.window = new SendWindow(file.size);
+    this.#job = job;
+    this.#file = file;
+    this.#isChecked = isChecked;
+    this.#skips = skips;
+  }
+
+  get #isCurrent() {
+    return this.#job.isRunning && this.#job.outgoing === this;
+  }
+
+  /**
+   * @param {number} from What the other side has kept.
+   * @param {string} kept The checksum of that.
+   */
+  async send(from, kept) {
+    const job = this.#job;
+    const { window } = this;
+    const file = this.#file;
+    let digest = new Digest();
+    try {
+      if (from) {
+        for (let at = 0; at < from && this.#isCurrent; at += BLOCK) digest.update(await read(file, at, BLOCK));
+        const isSame = (await digest.result()) === kept;
+        if (!this.#isCurrent) return;
+        if (isSame) {
+          window.sent = window.confirmed = from;
+          Transfer.started(job.transfer, from);
+        } else {
+          digest = new Digest();
+        }
+      }
+      while (this.#isCurrent && window.sent < window.size) {
+        const { sending } = job;
+        const room = Math.min(window.room(share(sending.indexOf(job), sending.length)), MAX_PIECE);
+        if (!room || this.#waiting.length || !this.#hasRoom) {
+          await this.#stirred();
+          continue;
+        }
+        const data = await read(file, window.sent, room);
+        if (!this.#isCurrent) return;
+        if (this.#isChecked) digest.update(data);
+        const piece = encodePiece(job.id, window.sent, data);
+        window.sent += room;
+        this.#say(piece);
+      }
+      if (this.#isChecked) {
+        const sha256 = await digest.result();
+        if (this.#isCurrent) this.#say(encodeControl({ type: 'file-end', id: job.id, bytes: window.sent, sha256 }));
+      }
+      while (this.#isCurrent) await this.#stirred(); // something may be taken back
+    } catch {
+      if (job.outgoing === this) job.fail('the file has changed, or is gone');
+    }
+  }
+
+  /** Wait until something has changed, unless what waits can be said. */
+  async #stirred() {
+    if (this.#waiting.length && this.#hasRoom) this.#tell(/** @type {Bytes} */ (this.#waiting.shift()));
+    else await new Promise((/** @type {(value?: undefined) => void} */ resolve) => (this.stir = resolve));
+  }
+
+  /** Whether the path takes one more piece now. */
+  get #hasRoom() {
+    const { peer, sending, isTooLarge } = this.#job;
+    if (peer.fileLimit === Infinity) return true;
+    return !isTooLarge && sending.reduce((sum, { outgoing }) => sum + (outgoing?.flying ?? 0), 0) < RELAY_WINDOW;
+  }
+
+  /** How many bytes are said, and not acknowledged. */
+  get flying() {
+    return this.#said.reduce((sum, [{ done }, { length }]) => (done ? sum : sum + length), 0);
+  }
+
+  /** @param {Bytes} control */
+  #say(control) {
+    if (this.#waiting.length || !this.#hasRoom) this.#waiting.push(control);
+    else this.#tell(control);
+  }
+
+  /** @param {Bytes} control */
+  #tell(control) {
+    while (this.#said[0]?.[0].done) this.#said.shift();
+    const delivery = this.#job.tell(control);
+    if (delivery) this.#said.push([delivery, control]);
+  }
+
+  /** A session of the relay begins. */
+  relayed() {
+    const back = this.#said.filter(([{ done, sent }]) => !done && (this.#skips || !sent));
+    if (!back.length) return;
+    this.#said = this.#said.filter((each) => !back.includes(each));
+    this.#job.peer.messages.takeBack(back.map(([delivery]) => delivery));
+    this.#waiting.unshift(...back.map(([, control]) => control));
+  }
+}
