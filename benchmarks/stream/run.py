@@ -34,10 +34,11 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 class End:
-    """A `worker`."""
+    """A `worker`. It has `patience` seconds for all that it is told to do."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
+        self.patience = PATIENCE
 
     def tell(self, *words: object) -> None:
         assert self.process.stdin is not None
@@ -45,7 +46,7 @@ class End:
 
     async def said(self) -> list[Any]:
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), PATIENCE)
+        line = await asyncio.wait_for(self.process.stdout.readline(), self.patience)
         assert line, "a worker has ended"
         words: list[Any] = json.loads(line)
         return words

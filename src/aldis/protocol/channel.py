@@ -193,8 +193,9 @@ def encode_message(content: Content, sequence: int, data: bytes, chunk: int = CH
     if size <= chunk:
         return [_MESSAGE.pack(_MESSAGE_KIND, content | _LAST, sequence, size) + data]
     frames = []
+    view = memoryview(data)  # a slice of it is no copy
     for start in range(0, size, chunk):
-        piece = data[start : start + chunk]
+        piece = view[start : start + chunk]
         flags = content | (_LAST if start + chunk >= size else 0)
         frames.append(_MESSAGE.pack(_MESSAGE_KIND, flags, sequence, size) + piece)
     return frames

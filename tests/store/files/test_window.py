@@ -19,6 +19,8 @@ def test_a_file_gets_through_whatever_share_of_the_window_it_has(size: int, runn
         assert out.sent + room - out.confirmed <= WINDOW
         into.arrive(out.sent, room)
         out.sent += room
+        assert out.room(share(0, running)) == 0
+        assert into.is_due, "the sender waits"
         due = into.wrote(room)
         if due is not None:
             assert not out.received(due)
@@ -67,6 +69,34 @@ def test_a_piece_that_must_not_come_is_a_violation(offset: int, size: int, probl
     with pytest.raises(ProtocolViolation, match=problem):
         into.arrive(offset, size)
     into.arrive(10, WINDOW - 10)
+
+
+def test_it_is_time_to_write_when_the_sender_may_wait_for_that() -> None:
+    into = ReceiveWindow(3 * CONFIRM)
+    into.arrive(0, CONFIRM - 1)
+    assert not into.is_due
+    into.arrive(CONFIRM - 1, 1)
+    assert into.is_due
+    assert into.wrote(CONFIRM) == CONFIRM
+    assert not into.is_due
+    into.arrive(CONFIRM, CONFIRM)
+    assert into.wrote(CONFIRM) == 2 * CONFIRM
+    into.arrive(2 * CONFIRM, CONFIRM - 1)
+    assert not into.is_due
+    into.arrive(3 * CONFIRM - 1, 1)
+    assert into.is_due, "it is the end"
+
+
+def test_of_a_stream_it_is_time_one_piece_earlier() -> None:
+    into = ReceiveWindow(None)
+    into.arrive(0, CONFIRM - MAX_PIECE)
+    assert not into.is_due
+    into.arrive(CONFIRM - MAX_PIECE, 1)
+    assert into.is_due
+    assert into.wrote(CONFIRM - MAX_PIECE + 1) == CONFIRM - MAX_PIECE
+    assert not into.is_due
+    into.ends(CONFIRM - MAX_PIECE + 1)
+    assert into.is_due
 
 
 def test_a_piece_that_has_come_before_is_skipped() -> None:

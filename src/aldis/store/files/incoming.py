@@ -2,7 +2,8 @@
 
 Rules of this module:
 
-* What arrives is written in threads, and confirmed as it is written; the arithmetic is that of `window`.
+* What arrives is written in threads, and confirmed as it is written; the arithmetic is that of `window`. As much is
+  written at a time as is confirmed at a time, and less where no more comes for `_GATHER` seconds.
 * A checked transfer gets its name only if its checksum is the one that the sender says. Else it is thrown away.
 * Of a checked transfer that fails, what is written stays (`sinks`); of one that is cancelled, refused or broken by
   the other side, nothing does.
@@ -14,7 +15,7 @@ import asyncio
 import os
 import shutil
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from msgspec.structs import replace
 
@@ -34,6 +35,9 @@ from aldis.store.messages.control import (
     to_base64url,
 )
 
+# For each piece, a thread would cost more than the writing.
+_GATHER: Final = 0.01
+
 
 class IncomingJob(Job):
     """See the module."""
@@ -44,6 +48,7 @@ class IncomingJob(Job):
         self._window = ReceiveWindow(transfer.size)
         self._ready = False  # file-accept was said
         self._data = bytearray()  # what is not written yet
+        self._soon: asyncio.TimerHandle | None = None  # until that is written
         self._ended: FileEnd | None = None
         self._spoiled = False  # by the other side; nothing of it can be used
         self._closed = asyncio.Event()  # the disk is done with it
@@ -92,7 +97,10 @@ class IncomingJob(Job):
             return
         if is_new:
             self._data += piece.data
-            self.stirred.set()
+            if self._window.is_due:
+                self.stirred.set()
+            elif self._soon is None:
+                self._soon = asyncio.get_running_loop().call_later(_GATHER, self.stirred.set)
 
     def all_sent(self, end: FileEnd) -> None:
         """The sender has sent everything."""
@@ -142,6 +150,7 @@ class IncomingJob(Job):
         except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
             self.give_up(TransferStep.FAILED, f"the recipient cannot write it: {disk.in_words(error)}")
         finally:
+            self._forget_timer()
             if sink is not None:
                 failed = self.transfer.state is TransferState.FAILED and not self._spoiled
                 await asyncio.to_thread(sink.keep if failed else sink.discard)
@@ -164,6 +173,7 @@ class IncomingJob(Job):
                 window.restarted = False
                 await asyncio.to_thread(sink.restart)
                 self.transfer.started(0)
+            self._forget_timer()
             data, self._data = self._data, bytearray()
             if data:
                 await asyncio.to_thread(sink.write, data)
@@ -175,6 +185,11 @@ class IncomingJob(Job):
             self.give_up(TransferStep.FAILED, "what arrived does not fit the checksum of the sender")
             return
         await self._finish(sink)
+
+    def _forget_timer(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
 
     def _wrote(self, window: ReceiveWindow, size: int) -> None:
         due = window.wrote(size)

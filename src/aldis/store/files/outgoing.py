@@ -215,7 +215,7 @@ class OutgoingJob(Job):
             if room == 0 or not self._has_room:
                 await self._wait(window)
                 continue
-            self._say_piece(encode_piece(self.id, window.sent, bytes(data[:room])))
+            self._say_piece(encode_piece(self.id, window.sent, data[:room]))
             window.sent += room
             data = data[room:]
         if self._checked and self._is_current(window):

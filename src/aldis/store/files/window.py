@@ -99,6 +99,12 @@ class ReceiveWindow:
         self.arrived += size
         return True
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the sender may wait for what has arrived to be written: then that is confirmed, or it is the end."""
+        unconfirmed = self.arrived - self._confirmed
+        return self.arrived == self.size or unconfirmed > CONFIRM - (1 if self._end_known else MAX_PIECE)
+
     def wrote(self, size: int) -> int | None:
         """So many bytes more are written; what to confirm now, if it is time. The end is confirmed elsewhere."""
         self.written += size

@@ -108,11 +108,11 @@ class FileCancel(msgspec.Struct, tag="file-cancel", gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of a file, at `offset`."""
+    """A piece of a file, at `offset`. `data` of one that has come is a view of the message, and keeps that alive."""
 
     id: str
     offset: int
-    data: bytes
+    data: bytes | memoryview
 
 
 FileMessage: TypeAlias = FileOffer | FileAccept | FileDecline | FileReceived | FileEnd | FileCancel
@@ -149,7 +149,7 @@ def encode_control(message: FileMessage) -> bytes:
     return msgspec.json.encode(message)
 
 
-def encode_piece(transfer: str, offset: int, data: bytes) -> bytes:
+def encode_piece(transfer: str, offset: int, data: bytes | memoryview) -> bytes:
     """The bytes of a piece of the file with this id."""
     raw = from_base64(transfer.replace("-", "+").replace("_", "/") + "=", ID_BYTES)
     return _PIECE_HEAD.pack(_PIECE, raw, offset) + data
@@ -180,7 +180,7 @@ def _decode_piece(data: bytes) -> Piece:
     if not 0 < size <= MAX_PIECE:
         raise ProtocolViolation(f"a piece of a file with {size} bytes; it has 1 to {MAX_PIECE}")
     _, raw, offset = _PIECE_HEAD.unpack_from(data)
-    return Piece(new_id(raw), offset, data[_PIECE_HEAD.size :])
+    return Piece(new_id(raw), offset, memoryview(data)[_PIECE_HEAD.size :])
 
 
 # --- what a stranger has written --------------------------------------------------------------------------------------
