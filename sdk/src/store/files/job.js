@@ -429,7 +429,7 @@ export class Job {
       const { written } = incoming;
       if (written < incoming.size || (this.#isChecked && !this.#end)) {
         if (!this.isRunning || !data) return;
-        if (due) this.tell({ type: 'file-received', id, bytes: written });
+        if (due) this.tell({ type: 'file-received', id, bytes: due });
         this.#move('running', written);
       } else if (!this.#isFinishing) {
         this.#isFinishing = true;

@@ -22,6 +22,9 @@ import { RELAY_WINDOW, SendWindow, share } from './window.js';
 /** @import { Delivery } from '../messages/delivery.js' */
 /** @import { Job } from './job.js' */
 
+// At a time: each reading of a file asks another process of the browser.
+const READ_BYTES = 4 * MAX_PIECE;
+
 export class Outgoing {
   /** Something has changed: it can go on, perhaps. */
   stir = () => {};
@@ -73,19 +76,23 @@ export class Outgoing {
           digest = new Digest();
         }
       }
+      let data = new Uint8Array(0); // what was read and is not said
       while (this.#isCurrent && window.sent < window.size) {
+        if (!data.length) {
+          data = await read(file, window.sent, Math.min(READ_BYTES, window.size - window.sent));
+          if (this.#isChecked) digest.update(data);
+          continue;
+        }
         const { sending } = job;
-        const room = Math.min(window.room(share(sending.indexOf(job), sending.length)), MAX_PIECE);
+        const room = Math.min(window.room(share(sending.indexOf(job), sending.length)), data.length, MAX_PIECE);
         if (!room || this.#waiting.length || !this.#hasRoom) {
           await this.#stirred();
           continue;
         }
-        const data = await read(file, window.sent, room);
-        if (!this.#isCurrent) return;
-        if (this.#isChecked) digest.update(data);
-        const piece = encodePiece(job.id, window.sent, data);
+        const piece = encodePiece(job.id, window.sent, data.subarray(0, room));
         window.sent += room;
-        this.#say(piece);
+        data = data.subarray(room);
+        this.#tell(piece);
       }
       if (this.#isChecked) {
         const sha256 = await digest.result();

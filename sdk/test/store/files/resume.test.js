@@ -186,6 +186,21 @@ test('a stream arrives, though nobody knows its size', async () => {
   assert.equal(files[0].size, 3);
 });
 
+test('of a stream all but the last byte is confirmed before its end', async () => {
+  const side = new Side();
+  side.onFile.add((transfer) => transfer.accept());
+  side.hear({ ...offer, size: 0, stream: true, version: 'v' });
+  for (let offset = 0; offset < 4 * MAX_PIECE; offset += MAX_PIECE) {
+    side.hear(piece({ offset, data: new Uint8Array(MAX_PIECE) }));
+  }
+  const said = () => side.take().filter(({ type }) => type === 'file-received');
+  /** @type {any[]} */
+  let received = [];
+  await until(() => (received = [...received, ...said()]).length > 0);
+  assert.deepEqual(received, [{ type: 'file-received', id: ID, bytes: 4 * MAX_PIECE - 1 }]);
+  side.transfers.close();
+});
+
 // --- folders ---------------------------------------------------------------------------------------------------------
 
 /** @param {string} path @param {string} text */
