@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from aldis.errors import TransferFailed
 from aldis.store.files.transfer import Transfer, TransferState
+from aldis.store.files.window import WINDOW
 from browser.conftest import IN_BOTH, Arrive
 from support.patience import PATIENCE
 from support.server_process import ServerProcess
@@ -45,13 +47,14 @@ return [{{ name, size, mime, userId, direction, state, transferred, error }}, {_
 
 
 def check_progress(seen: list[tuple[str, int]]) -> None:
-    """From the offer to the end, and by no more than what is confirmed at a time."""
+    """From the offer to the end, and by no more than may be on its way at a time: a recipient with a slow disk writes,
+    and confirms, all of that together."""
     states = [state for state, _ in seen]
     assert sorted(set(states), key=states.index) == ["offered", "running", "done"]
     sizes = [size for _, size in seen]
     assert sizes == sorted(sizes)
     assert sizes[-1] == SIZE
-    assert len(set(sizes)) > 5
+    assert max(after - before for before, after in pairwise(sizes)) <= WINDOW
 
 
 async def test_a_file_goes_whole_from_tab_to_tab(arrive: Arrive) -> None:
