@@ -261,6 +261,7 @@ class SignalingServer:
                 # The clients of its last run are at other nodes by now, and the bans are those of all.
                 if self._ban_file.load():
                     log.warning(f"the bans in {BANS_NAME} do not count in a cluster, which has its own; ban anew")
+                await asyncio.to_thread(told, config)  # its hashes take long; they are kept
                 await self.member.open(self.hub, end=self.connections.ban, respond=self._operated.respond)
                 stack.push_async_callback(self.member.close)
             if self.turn is not None:
