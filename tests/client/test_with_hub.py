@@ -326,6 +326,20 @@ def test_through_any_storm_each_message_that_was_acknowledged_arrives_once_and_i
     assert byes(bob) == ["the end"]
 
 
+def test_a_client_whose_network_has_most_watchers_is_told_that_it_gives_way() -> None:
+    pair = HubPair(max_watchers=2)
+    alice, dave, carol = (pair.client(name) for name in ("alice", "dave", "carol"))
+    for client, address in ((alice, "203.0.113.1"), (dave, "203.0.113.1"), (carol, "192.0.2.1")):
+        client.come_from(address)
+        client.do(lambda m, now: m.watch(["bob"], now))
+    ended = [event for client in (alice, dave) for event in client.take_events() if isinstance(event, WatchEnded)]
+    (told,) = ended
+    assert isinstance(told.error, RequestFailed)
+    assert (told.user_ids, told.error.code, told.error.retry_after) == (("bob",), "over-capacity", 60.0)
+    pair.client("bob")
+    assert any(isinstance(event, PresenceChanged) and event.online for event in carol.take_events())
+
+
 def test_a_server_that_comes_back_with_room_for_fewer_watches_is_told_of() -> None:
     pair = HubPair(max_watches=10)
     alice = pair.client("alice")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from itertools import pairwise
 
 import pytest
 
-from aldis.hub.watches import ENTERED_AT_ONCE
+from aldis.hub.watch_table import CROWD_FROM
+from aldis.hub.watches import CROWDS_AT_ONCE, ENTERED_AT_ONCE
 from support.hub_watches import watch_table
 from support.hub_world import Client, World, identity_of
 
@@ -200,6 +202,25 @@ def test_who_gives_way_loses_nothing_else_and_all_of_it_counts() -> None:
         client.lose(clean=True)
     assert world.hub.memory.bytes()["watches"] == 0
     assert not world.hub._watchers.watches._of_user
+
+
+def test_few_names_get_their_watchers_by_networks_in_one_go() -> None:
+    world, many = World(), names("watched", 20)
+    for number in range(CROWD_FROM - 1):
+        assert watches(networked(world, f"user-{number}", f"203.0.113.{number}"), *many)
+    last = networked(world, "last", "192.0.2.1")
+    table = world.hub._watchers.watches.table
+    world.hub_waits = True
+    crowded = []
+    last.send(type="watch", userIds=many, id=1)
+    for _ in range(10):
+        crowded.append(table.crowded // CROWD_FROM)
+        world.hub.work(world.now)
+    assert [crowded[0], max(crowded)] == [CROWDS_AT_ONCE, len(many)]
+    assert all(after - before <= CROWDS_AT_ONCE for before, after in pairwise(crowded))
+    world.hub_waits = False
+    world.work()
+    assert last.take()[-1] == {"type": "ack", "re": 1}
 
 
 def test_those_whose_watch_is_still_being_admitted_do_not_give_way() -> None:

@@ -244,6 +244,11 @@ class PairedClient:
             self._line = None
             self.do(lambda m, now: m.lost(now, 1006, "the server is gone"))
 
+    def come_from(self, address: str) -> None:
+        """The hub takes this for the address of the client from now on, until the next connection."""
+        assert self._line is not None
+        self._line.address = address
+
     def go_dark(self) -> None:
         """From now on nothing passes, either way, and nobody is told."""
         assert self._line is not None

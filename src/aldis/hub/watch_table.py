@@ -133,7 +133,4 @@ class WatchTable:
 
 
 def _crowd(watchers: Iterable[Watcher]) -> Crowd:
-    crowd: Crowd = Groups()
-    for watcher in watchers:
-        crowd.add(watcher.group, watcher)
-    return crowd
+    return Groups((watcher.group, watcher) for watcher in watchers)
