@@ -432,6 +432,31 @@ def test_who_is_blocked_during_an_outage_is_blocked_after_it(cluster: RedisClust
     assert bob.closed is None
 
 
+@pytest.mark.parametrize("meanwhile", ["reconciles", "moves", "was away"])
+def test_a_device_is_entered_although_the_hub_hears_of_it_late(
+    cluster: RedisCluster, redis: RedisServer, meanwhile: str
+) -> None:
+    """After a process stood still the hub has much to hear, and each answer waits for its turn."""
+    alice, node = join(cluster, 0, "alice"), cluster.nodes[1]
+    waiting: list[Callable[[], None]] = []
+    node._in_turn = waiting.append
+    node._lease.healthy = meanwhile != "was away"
+    bob = cluster.worlds[1].connect()
+    assert not bob.register("bob", settle=cluster.settle)
+    node._lease.healthy = True
+    if meanwhile == "reconciles":
+        cluster.call(node.restarted)
+    elif meanwhile == "moves":
+        count_lost(cluster, redis, 1)
+        cluster.renew(1)
+    cluster.settle()
+    node._in_turn = lambda bring: bring()
+    cluster.call(lambda: [bring() for bring in waiting])
+    cluster.settle()
+    assert bob.take()[-1]["type"] == "registered"
+    assert sees(cluster, alice, "bob") == ["main"]
+
+
 def test_a_node_that_leaves_is_lost_at_once(cluster: RedisCluster) -> None:
     alice = join(cluster, 0, "alice")
     join(cluster, 1, "bob")

@@ -104,7 +104,7 @@ class ClusterNode:
         # The users of each bucket of which the hub wants to hear, and those about which a question is open.
         self._users: dict[int, set[str]] = {}
         self._asked: dict[str, int] = {}
-        self._entering: dict[str, str] = {}  # entries on their way to the table, by entry
+        self._entering: set[str] = set()  # entries that the hub does not have yet, on their way to the table and back
         self._many = asyncio.Lock()  # of a question about many users
         self._tasks: set[asyncio.Task[None]] = set()
         # Answers to messages of other nodes that may not have arrived.
@@ -333,11 +333,12 @@ class ClusterNode:
         users = question.user_ids if isinstance(question, FindUsers) else (question.user_id,)
         for user_id in users:
             self._asked[user_id] = self._asked.get(user_id, 0) + 1
+        answer: list[UserState] | object = None
         try:
-            answer: list[UserState] | object
             if isinstance(question, FindUsers):
                 answer = await self._find(users)
             else:
+                self._entering.add(question.device.entry)
                 answer = await self._enter_or_later(question)
         except Exception as error:  # noqa: BLE001 - anything but those of Redis is a bug, and told as one
             self._failed(error)
@@ -351,6 +352,11 @@ class ClusterNode:
                 if not self._asked[user_id]:
                     del self._asked[user_id]
             self._call(bring)
+            if isinstance(question, EnterDevice):
+                self._entering.discard(question.device.entry)
+                # What was announced before its turn came went without this device.
+                if isinstance(answer, Unconfirmed) or question.device.node != self.node:
+                    self._mend()
             if self._hub is not None and self._hub.cluster is not None:
                 known = self._hub.cluster.known
                 self._unwant(user_id for user_id in users if user_id not in known)
@@ -376,7 +382,6 @@ class ClusterNode:
         The directory has said whose name it is. Without a proof it is nobody's: the table has to say that it is free.
         """
         if self.away and question.device.proves:
-            self._mend()
             return Unconfirmed(self._lease.order())
         try:
             await self._want([question.user_id])
@@ -385,12 +390,9 @@ class ClusterNode:
             if not question.device.proves:
                 raise
             self._failed(error)
-            self._mend()
             return Unconfirmed(self._lease.order())
 
     async def _enter(self, question: EnterDevice) -> object:
-        entry = question.device.entry
-        self._entering[entry] = question.user_id
         try:
             answer = await self._table.enter(question)
             self._tell_of(answer)
@@ -398,8 +400,6 @@ class ClusterNode:
         except NodeLost:
             self._mend()
             raise
-        finally:
-            del self._entering[entry]
 
     # --- what is wanted -----------------------------------------------------------------------------------------------
 
