@@ -204,6 +204,23 @@ def test_who_gives_way_loses_nothing_else_and_all_of_it_counts() -> None:
     assert not world.hub._watchers.watches._of_user
 
 
+@pytest.mark.parametrize("others", [150, 500])
+def test_a_watch_that_is_over_and_still_counts_gives_way_and_nobody_is_told(others: int) -> None:
+    world = World(max_watchers=2)
+    leaving, staying = (networked(world, name, "203.0.113.1") for name in ("leaving", "staying"))
+    leaving.send(type="watch", userIds=["alice", *names("other", others)])
+    assert watches(staying, "alice")
+    world.hub_waits = True  # what is over leaves the table in later turns
+    leaving.lose(clean=True)
+    assert world.hub._watchers.watches.table.count("alice") == 2
+    assert watches(networked(world, "bob", "192.0.2.1"), "alice")
+    world.hub_waits = False
+    world.work()
+    assert staying.take() == []
+    assert len(watch_table(world)["alice"]) == 2
+    assert len(watch_table(world)) == 1
+
+
 def test_few_names_get_their_watchers_by_networks_in_one_go() -> None:
     world, many = World(), names("watched", 20)
     for number in range(CROWD_FROM - 1):

@@ -212,11 +212,14 @@ class Watches:
         crowd = self.table.crowd(name)
         if crowd.most <= crowd.count(newcomer.group) + 1:
             return None
+        found: Watcher | None = None
         for watcher in islice(crowd.of_largest(), _LOOKED_AT):
+            if name in self._over.get(watcher, ()):
+                return watcher  # nobody misses it
             watches = None if watcher.session is None else watcher.session.watches
-            if (watches and name in watches) or name in self._over.get(watcher, ()):
-                return watcher
-        return None
+            if found is None and watches and name in watches:
+                found = watcher
+        return found
 
     def _end(self, name: str, watcher: Watcher) -> None:
         """End one watch for the sake of another one."""
