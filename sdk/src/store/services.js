@@ -72,16 +72,6 @@ export class PeerServices {
     this.files.notDirect(peer);
   }
 
-  /** @param {PeerDevice} peer A session of the relay begins. Only while no channel is open. */
-  relayed(peer) {
-    this.files.relayed(peer);
-  }
-
-  /** @param {PeerDevice} peer It has acknowledged something through the relay. */
-  acknowledged(peer) {
-    this.files.acknowledged(peer);
-  }
-
   /**
    * What is under way will not get any further.
    *

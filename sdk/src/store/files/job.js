@@ -370,8 +370,7 @@ export class Job {
       'it has kept what it cannot have',
     );
     this.#move('running');
-    const skips = this.#skips;
-    this.outgoing = new Outgoing(this, file, { isChecked: this.#isChecked, skips });
+    this.outgoing = new Outgoing(this, file, this.#isChecked, this.#skips);
     void this.outgoing.send(from, sha256);
   }
 

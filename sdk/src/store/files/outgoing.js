@@ -40,10 +40,10 @@ export class Outgoing {
   /**
    * @param {Job} job
    * @param {Blob} file
-   * @param {{ isChecked: boolean, skips: boolean }} their Whether the other side takes part in the check, and skips a piece
-   *   that has come before.
+   * @param {boolean} isChecked The other side takes part in the check.
+   * @param {boolean} skips It skips a piece that has come before.
    */
-  constructor(job, file, { isChecked, skips }) {
+  constructor(job, file, isChecked, skips) {
     this.window = new SendWindow(file.size);
     this.#job = job;
     this.#file = file;

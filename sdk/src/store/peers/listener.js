@@ -127,13 +127,13 @@ export class DeviceListener {
     if (isChunk) {
       this.#context.arrived(frame.data.length);
     } else if (this.#device.paths.carrier === 'relay') {
-      this.#context.services?.acknowledged(this.#device);
+      this.#context.services?.files.acknowledged(this.#device);
     }
   }
 
   /** A session of the relay begins. */
   relayed() {
-    this.#context.services?.relayed(this.#device);
+    this.#context.services?.files.relayed(this.#device);
   }
 
   channelClosed() {
