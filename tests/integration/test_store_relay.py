@@ -443,14 +443,20 @@ async def test_a_large_file_outlives_an_attempt_that_fails(tmp_path: Path) -> No
         assert (tmp_path / "copy").read_bytes() == large.read_bytes()
 
 
-async def test_messages_do_not_wait_for_a_large_file_that_has_lost_its_direct_path(tmp_path: Path) -> None:
+@pytest.mark.parametrize("journal", ["a journal", ""])
+async def test_messages_do_not_wait_for_a_large_file_that_has_lost_its_direct_path(
+    tmp_path: Path, journal: str
+) -> None:
     engine = DeafEngine()
     engine.deaf = False
+    options = {"engine": engine, "timing": replace(QUICK, attempt=2.0)}
+    hers, his = (tmp_path / "alice.journal", tmp_path / "bob.journal") if journal else (None, None)
     large = tmp_path / "large"
     large.write_bytes(os.urandom(30 * 2**20))
     async with (
         running_server() as server,
-        stores(server.url, "alice", "bob", engine=engine, timing=replace(QUICK, attempt=2.0)) as (alice, bob),
+        stores(server.url, "alice", journal=hers, **options) as (alice,),
+        stores(server.url, "bob", journal=his, **options) as (bob,),
     ):
         bob.on_file(lambda transfer: transfer.accept(tmp_path / "copy"))
         await alice.connect_to_peer("bob")

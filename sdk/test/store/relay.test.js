@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { Journal } from '../../src/store/journal/journal.js';
+import { MemoryBackend } from '../../src/store/journal/memory.js';
 import { served } from '../support/server.js';
 import { contents, QUICK, take, untilPeer, World } from '../support/stores.js';
 
@@ -193,34 +195,37 @@ test('a large file outlives an attempt that fails, and not several', async (t) =
   await assert.rejects(Promise.resolve(late.finished), { name: 'TransferFailed', reason: 'it needs a direct path' });
 });
 
-test('messages do not wait for a large file that has lost its direct path', async (t) => {
-  const { alice, bob, world } = await pair(t, AUTO);
-  const blob = new Blob([crypto.getRandomValues(new Uint8Array(65_536)), new Uint8Array(5 * 1024 * 1024)]);
-  /** @type {any[]} */
-  const files = [];
-  bob.onFile((transfer) => (files.push(transfer), transfer.accept()));
-  await alice.connectToPeer('bob');
-  const transfer = await alice.sendFile('bob', blob);
-  // What is said from now on stays in the buffers, and is lost with the connection.
-  await new Promise((resolve) => {
-    const stop = transfer.subscribe(({ transferred }) => {
-      if (!transferred) return;
-      world.network.stalled = true;
-      queueMicrotask(() => resolve(stop()));
+for (const isJournaled of [false, true]) {
+  test(`messages do not wait for a large file that has lost its direct path${isJournaled ? ', with journals' : ''}`, async (t) => {
+    const options = async () => (isJournaled ? { ...AUTO, journal: await Journal.open(new MemoryBackend()) } : AUTO);
+    const { alice, bob, world } = await pair(t, await options(), await options());
+    const blob = new Blob([crypto.getRandomValues(new Uint8Array(65_536)), new Uint8Array(5 * 1024 * 1024)]);
+    /** @type {any[]} */
+    const files = [];
+    bob.onFile((transfer) => (files.push(transfer), transfer.accept()));
+    await alice.connectToPeer('bob');
+    const transfer = await alice.sendFile('bob', blob);
+    // What is said from now on stays in the buffers, and is lost with the connection.
+    await new Promise((resolve) => {
+      const stop = transfer.subscribe(({ transferred }) => {
+        if (!transferred) return;
+        world.network.stalled = true;
+        queueMicrotask(() => resolve(stop()));
+      });
     });
+    world.network.blocked = true;
+    for (const connection of world.network.connections) connection.close();
+    const { transferred } = files[0];
+    for (let number = 0; number < 50; number++) await alice.send('bob', number);
+    assert.equal(alice.state.peers.bob.path, 'relay');
+    assert.equal(files[0].transferred, transferred, 'pieces of the file came through the relay');
+    assert.equal(transfer.state, 'running');
+    world.network.blocked = world.network.stalled = false;
+    world.network.match();
+    await transfer.finished;
+    assert.deepEqual(Buffer.from(await files[0].blob.arrayBuffer()), Buffer.from(await blob.arrayBuffer()));
   });
-  world.network.blocked = true;
-  for (const connection of world.network.connections) connection.close();
-  const { transferred } = files[0];
-  for (let number = 0; number < 50; number++) await alice.send('bob', number);
-  assert.equal(alice.state.peers.bob.path, 'relay');
-  assert.equal(files[0].transferred, transferred, 'pieces of the file came through the relay');
-  assert.equal(transfer.state, 'running');
-  world.network.blocked = world.network.stalled = false;
-  world.network.match();
-  await transfer.finished;
-  assert.deepEqual(Buffer.from(await files[0].blob.arrayBuffer()), Buffer.from(await blob.arrayBuffer()));
-});
+}
 
 // --- a server that lies -----------------------------------------------------------------------------------------------
 
