@@ -87,6 +87,24 @@ def test_it_is_time_to_write_when_the_sender_may_wait_for_that() -> None:
     assert into.is_due, "it is the end"
 
 
+def test_what_arrives_while_that_is_written_has_a_time_of_its_own() -> None:
+    into = ReceiveWindow(9 * CONFIRM)
+    into.arrive(0, CONFIRM + 5)
+    into.write()
+    into.arrive(CONFIRM + 5, CONFIRM - 1)
+    assert not into.is_due
+    assert into.wrote(CONFIRM + 5) == CONFIRM + 5
+    assert not into.is_due
+    into.arrive(2 * CONFIRM + 4, 1)
+    assert into.is_due
+    into.write()
+    assert into.wrote(CONFIRM) == 2 * CONFIRM + 5
+    into.arrive(2 * CONFIRM + 5, 10)
+    into.write()  # nothing more had come for a while
+    into.arrive(2 * CONFIRM + 15, CONFIRM - 10)
+    assert into.is_due
+
+
 def test_of_a_stream_it_is_time_one_piece_earlier() -> None:
     into = ReceiveWindow(None)
     into.arrive(0, CONFIRM - MAX_PIECE)

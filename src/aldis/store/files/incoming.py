@@ -176,6 +176,7 @@ class IncomingJob(Job):
             self._forget_timer()
             data, self._data = self._data, bytearray()
             if data:
+                window.write()
                 await asyncio.to_thread(sink.write, data)
                 self._wrote(window, len(data))
         if not self.is_open():

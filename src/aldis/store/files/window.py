@@ -76,6 +76,7 @@ class ReceiveWindow:
         self.restarted = False  # the sender starts from 0: what was kept is not the beginning of its file
         self._start = start
         self._confirmed = start
+        self._writing = start  # all up to here is written, or being written
         self._end_known = size is not None
 
     def ends(self, size: int) -> None:
@@ -87,7 +88,7 @@ class ReceiveWindow:
         not come yet."""
         if offset == 0 < self._start == self.arrived:
             self.restarted = True
-            self.arrived = self.written = self._confirmed = self._start = 0
+            self.arrived = self.written = self._confirmed = self._writing = self._start = 0
         if self._start <= offset and offset + size <= self.arrived:
             return False
         if offset != self.arrived:
@@ -102,8 +103,13 @@ class ReceiveWindow:
     @property
     def is_due(self) -> bool:
         """Whether the sender may wait for what has arrived to be written: then that is confirmed, or it is the end."""
-        unconfirmed = self.arrived - self._confirmed
-        return self.arrived == self.size or unconfirmed > CONFIRM - (1 if self._end_known else MAX_PIECE)
+        least = CONFIRM if self._end_known else CONFIRM - MAX_PIECE + 1
+        confirmed = self._writing if self._writing - self._confirmed >= least else self._confirmed
+        return self.arrived == self.size or self.arrived - confirmed >= least
+
+    def write(self) -> None:
+        """All that has arrived is being written; `wrote` follows."""
+        self._writing = self.arrived
 
     def wrote(self, size: int) -> int | None:
         """So many bytes more are written; what to confirm now, if it is time. The end is confirmed elsewhere."""
