@@ -246,6 +246,29 @@ def test_names_that_the_server_may_not_write_are_found(tmp_path: Path) -> None:
     assert unable(tmp_path, "--port", str(free_port()), "--data", str(names.parent))[0] == 0
 
 
+def test_a_full_disk_is_told_of_by_the_check_and_by_a_backup(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    SqliteFile(tmp_path / "names.sqlite3", patience=1).create()
+    mount = f'mount -t tmpfs -o size=64k none {data}; head -c 1M /dev/zero >{data}/filler; [ ! "$1" ] || touch "$1"'
+
+    def on_a_full_disk(file: str, *words: str) -> subprocess.CompletedProcess[str]:
+        command = ["unshare", "--mount", "sh", "-c", f'{mount}; shift; exec "$@"', "sh", file, *COMMAND, *words]
+        return subprocess.run(
+            command, env=environment(tmp_path), capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+
+    check = ("check-config", "--admin-port", "none", "--port", str(free_port()), "--data", str(data))
+    done = on_a_full_disk("", *check)
+    assert (done.returncode, f"wrong  data: no file can be made in {data}: No space left" in done.stdout) == (2, True)
+    done = on_a_full_disk(str(data / "names.sqlite3"), *check)
+    assert (done.returncode, f"WARN   data: there is no room in {data}: new names" in done.stdout) == (0, True)
+    done = on_a_full_disk("", "directory", "backup", str(data / "b.sqlite3"), "--data", str(tmp_path))
+    assert done.returncode == 1
+    assert re.search(r"b.sqlite3 .* the disk is full", done.stderr)
+    assert "--data" not in done.stderr
+
+
 @pytest.mark.parametrize("stopped", [True, False])
 def test_names_and_bans_that_a_server_would_not_start_with_are_found(tmp_path: Path, *, stopped: bool) -> None:
     data = tmp_path / "data"

@@ -47,6 +47,7 @@ _EXAMPLES: Final = """\
   aldis check-config --config /etc/aldis.toml && systemctl reload aldis"""
 
 _DAY: Final = 86_400
+_PAGE: Final = 4096  # bytes: what SQLite writes at least
 _HTTP: Final = 80
 _HTTPS: Final = 443
 _DATABASE_SECONDS: Final = 8  # longer than a backend waits for a connection
@@ -354,8 +355,12 @@ def _check_data(setting: str, data: str, name: str = FILE_NAME) -> Finding:
             return Finding("wrong", f"{setting}: this user may not write {unwritable[0] if unwritable else folder}")
         try:
             # Rights are not all: the file system may be full, or take no files.
-            tempfile.TemporaryFile(dir=folder).close()
+            with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+                file.write(bytes(_PAGE))
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) and (folder / name).exists():
+                # A server starts there, and a reload may be what helps it.
+                return Finding("WARN", f"{setting}: there is no room in {data}: new names and bans are refused")
             return Finding("wrong", f"{setting}: no file can be made in {data}: {error.strerror or error}")
         return Finding("ok", f"{setting}: {data} can be written")
     try:

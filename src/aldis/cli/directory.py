@@ -9,7 +9,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from aldis.cli.exits import ExitCode
+from aldis.backends.base import DatabaseUnavailable, DirectoryTooNew, DirectoryUnavailable
+from aldis.cli.exits import ExitCode, complain
 from aldis.cli.options import check_names, existing_file, names_action, user_name, utf8
 from aldis.cli.parser import Parser, run_command
 from aldis.cli.text import safe_line
@@ -71,7 +72,13 @@ def run(arguments: Sequence[str]) -> int:
         "copy": _copy,
         "names": _names,
     }
-    return run_command("aldis directory", _HELP, commands, arguments)
+    try:
+        return run_command("aldis directory", _HELP, commands, arguments)
+    except (DatabaseUnavailable, DirectoryTooNew):
+        raise
+    except DirectoryUnavailable as error:
+        complain(safe_line(str(error)))  # without the advice for a server, to use another folder
+        return ExitCode.FAULT
 
 
 def _backup(words: Sequence[str]) -> int:
