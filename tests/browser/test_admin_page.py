@@ -193,6 +193,20 @@ async def test_an_operator_sees_certificate_and_turn_server_and_makes_a_new_secr
     await context.close()
 
 
+async def test_a_turn_server_that_runs_by_itself_is_shown(chromium: Browser, tmp_path: Path) -> None:
+    asked = f"127.0.0.1:{free_port()}"
+    given = config(admin_port=0, admin_token=TOKEN, turn_check=[f"turn:{asked}"], turn_secret="s3cret")
+    async with SignalingServer(given) as server:
+        await server.turn_watch.check()
+        page = await chromium.new_page()
+        await page.goto(f"http://127.0.0.1:{server.admin_port}/")
+        await sign_in(page)
+        article = page.get_by_role("article", name="TURN server")
+        await expect(article.get_by_role("definition")).to_have_text(["does not relay"])
+        await expect(page.get_by_text(f"The TURN server at {asked} does not relay: ")).to_be_visible()
+        await page.context.close()
+
+
 async def test_without_tls_and_turn_the_page_says_so(page: Page) -> None:
     await sign_in(page)
     await expect(page.locator("#problems")).to_have_text("All is well.")

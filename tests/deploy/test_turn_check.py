@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import yaml
 
 from aldis.server.app import SignalingServer
 from aldis.server.config import load_config
+from support.commands import aldis
 from support.kit import DEPLOY, program, running, written
 from support.ports import free_port
 from support.raw_websocket import http_get
@@ -59,6 +61,28 @@ async def test_the_metrics_tell_of_the_coturn_of_the_kit_when_it_comes_and_goes(
             server.reload(config(**settings(port)))
             assert await told(server) == {up: 1, relays: 1}
         assert await told(server) == {up: 0, relays: 0}
+
+
+async def test_an_operator_is_told_of_a_coturn_that_does_not_relay_as_of_one_that_the_server_runs(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    at = f"127.0.0.1:{port}"
+    async with SignalingServer(config(**settings(port, data=str(tmp_path / "data")))) as server:
+        address = {"ALDIS_ADMIN": f"http://127.0.0.1:{server.admin_port}", "ALDIS_DATA": str(tmp_path / "data")}
+
+        async def said(*words: str) -> str:
+            return (await asyncio.to_thread(aldis, "admin", *words, home=tmp_path, extra=address)).stdout
+
+        await server.turn_watch.check()
+        reason = "does not relay: it cannot be asked: [Errno 111] Connection refused"
+        assert server.health.read()["problems"] == [f"The TURN server at {at} {reason}."]
+        assert await said("turn") == f"{at} {reason}\n"
+        async with coturn(tmp_path, port):
+            await server.turn_watch.check()
+            assert server.health.read()["problems"] == []
+            assert await said("turn") == f"{at} relays\n"
+            assert re.search(rf"^TURN server +{at} relays$", await said("stats"), re.MULTILINE)
 
 
 async def test_a_name_that_nothing_knows_is_a_turn_server_that_is_down() -> None:

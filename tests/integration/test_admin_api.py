@@ -418,7 +418,7 @@ async def test_an_operators_day_at_the_command_line(tmp_path: Path) -> None:
         assert await say("unban", "user", "mallory") == "user mallory is banned no more\n"
         assert await say("release", "mallory") == "mallory is free now\n"
         assert await say("certificate") == "the server speaks no TLS\n"
-        assert await say("turn") == "the server runs no TURN server (turn_server)\n"
+        assert await say("turn") == "the server runs no TURN server (turn_server), and asks none (turn_check)\n"
         assert "certificate             none: no TLS here" in await say("stats")
         unknown = await command(server, tmp_path, "admin", "turn", "spin")
         assert (unknown.returncode, "expected rotate" in unknown.stderr) == (2, True)

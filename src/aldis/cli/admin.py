@@ -135,7 +135,7 @@ def _stats(words: Sequence[str]) -> int:
         ("memory", "unknown" if memory is None else f"{memory / 2**20:.0f} MiB"),
         ("processor time", duration(found["processorSeconds"])),
         ("certificate", _expiry(found["certificate"])),
-        ("TURN server", _turn_state(found["turn"])),
+        ("TURN server", _turn_state(found)),
         *((one["limit"], f"{one['effect']}: {one['count']}") for one in found["limits"]),
         *(
             (f"node {node['node']}", f"{node['users']} users, {node['connections']} connections, on {node['host']}")
@@ -232,10 +232,15 @@ def _expiry(certificate: dict[str, Any] | None) -> str:
     return f"valid for {duration(left)} more, {source}"
 
 
-def _turn_state(turn: dict[str, Any] | None) -> str:
+def _turn_state(found: dict[str, Any]) -> str:
+    turn, checks = found["turn"], found.get("turnChecks", [])  # a server of an older release has none
     if turn is None:
-        return "none run by this server"
+        return "; ".join(f"{one['server']} {_relays(one)}" for one in checks) or "none run by this server"
     return f"{'up' if turn['up'] else 'down'}, started again {_counted(turn['restarts'], 'time')}"
+
+
+def _relays(check: dict[str, Any]) -> str:
+    return f"does not relay: {check['problem']}" if check["problem"] else "relays"
 
 
 def _certificate(words: Sequence[str]) -> int:
@@ -264,8 +269,9 @@ def _certificate(words: Sequence[str]) -> int:
 
 def _turn(words: Sequence[str]) -> int:
     text = (
-        "Show the TURN server that the server runs. With `rotate`, give it a new secret;\n"
-        "credentials that clients have already are good until they expire."
+        "Show the TURN server that the server runs, or those that it asks (turn_check).\n"
+        "With `rotate`, give its own one a new secret; credentials that clients have\n"
+        "already are good until they expire."
     )
     parser = _parser("turn", "[rotate]", text)
     parser.argument("action", "`rotate`: make a new secret.", convert=_one_of("rotate"), optional=True)
@@ -274,14 +280,17 @@ def _turn(words: Sequence[str]) -> int:
         found = client.ask("POST", "/turn/rotate")
         until = _at(found["earlierSecretUntil"])
         return _show(arguments, found, [f"the TURN server has a new secret; the earlier one is taken until {until}"])
-    found = client.ask("GET", "/statistics")["turn"]
+    statistics = client.ask("GET", "/statistics")
+    found, checks = statistics["turn"], statistics.get("turnChecks", [])
     if found is None:
-        return _show(arguments, {"turn": None}, ["the server runs no TURN server (turn_server)"])
+        lines = [f"{one['server']} {_relays(one)}" for one in checks]
+        lines = lines or ["the server runs no TURN server (turn_server), and asks none (turn_check)"]
+        return _show(arguments, {"turn": None, "turnChecks": checks}, lines)
     allocation, until = found["allocation"], found["earlierSecretUntil"]
     # The last answer may be from before it went down.
     relays = f"{allocation['problem'] or 'yes'}," if found["up"] else "no, the server is down;"
     rows = [
-        ("state", _turn_state(found)),
+        ("state", _turn_state(statistics)),
         ("URLs", ", ".join(found["urls"])),
         ("relays", f"{relays} asked {_at(allocation['at'])}"),
         (

@@ -174,6 +174,7 @@ class SignalingServer:
             closes=self.connections.closes,
             stats=self.hub.stats,
             stun=self.stun,
+            turn_watch=self.turn_watch,
         )
         """What an operator has to know."""
         self._operated = NodeAdministration(

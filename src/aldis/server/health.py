@@ -24,6 +24,7 @@ from aldis.server.scheduler import FairScheduler
 from aldis.server.stun_port import StunPort
 from aldis.server.tls import expires_soon, validity_problem
 from aldis.server.turn_server import TurnServer
+from aldis.server.turn_watch import TurnWatch
 
 # The setting behind each reason for which the port refuses or closes a connection.
 _BY_REFUSAL: Final = {
@@ -51,6 +52,7 @@ class Health:
         closes: Mapping[int, int],
         stats: HubStats,
         stun: StunPort,
+        turn_watch: TurnWatch,
     ) -> None:
         """`closes`: the connections that the transport has closed, by code; the hub counts others."""
         self._config = config
@@ -61,15 +63,18 @@ class Health:
         self._closes = closes
         self._stats = stats
         self._stun = stun
+        self._turn_watch = turn_watch
 
     def read(self) -> dict[str, Any]:
         """All of it."""
-        certificate, turn = self.certificate(), self.turn()
+        certificate, turn, checks = self.certificate(), self.turn(), self.turn_checks()
+        of_turn = [*_turn_problems(turn), *_check_problems(checks)]
         return {
             "certificate": certificate,
             "turn": turn,
+            "turnChecks": checks,
             "limits": self.limits(),
-            "problems": [*_certificate_problems(certificate), *_turn_problems(turn), *self._stun_problems()],
+            "problems": [*_certificate_problems(certificate), *of_turn, *self._stun_problems()],
         }
 
     def _stun_problems(self) -> list[str]:
@@ -108,6 +113,11 @@ class Health:
             "allocation": {"problem": turn.allocation_problem, "at": turn.allocation_checked},
             "earlierSecretUntil": turn.earlier_until,
         }
+
+    def turn_checks(self) -> list[dict[str, Any]]:
+        """The TURN servers that run by themselves, and why one gave no relay when it was asked last."""
+        found = self._turn_watch.found.items()
+        return [{"server": server, "answers": one.answers, "problem": one.problem} for server, one in found]
 
     def limits(self) -> list[dict[str, Any]]:
         """The limits that were reached since the start, by setting: how often, and what became of it."""
@@ -197,3 +207,7 @@ def _turn_problems(turn: dict[str, Any] | None) -> list[str]:
         return ["The TURN server is down, and is started again."]
     problem = turn["allocation"]["problem"]
     return [f"The TURN server does not relay: {problem}."] if problem else []
+
+
+def _check_problems(checks: list[dict[str, Any]]) -> list[str]:
+    return [f"The TURN server at {one['server']} does not relay: {one['problem']}." for one in checks if one["problem"]]

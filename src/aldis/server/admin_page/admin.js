@@ -22,6 +22,7 @@
  * @property {Record<string, Record<string, number>>} messagesByType
  * @property {Certificate | null} certificate
  * @property {Turn | null} turn
+ * @property {{ server: string, problem: string }[]} turnChecks
  * @property {{ limit: string, effect: string, count: number }[]} limits
  * @property {{ namePolicy: string }} accounts
  * @property {string[]} problems
@@ -212,7 +213,7 @@ const when = (/** @type {number | null} */ seconds) =>
   seconds === null ? '–' : new Date(seconds * 1000).toLocaleString();
 
 /** @param {Statistics} found */
-function showHealth({ certificate, turn, problems }) {
+function showHealth({ certificate, turn, turnChecks, problems }) {
   const list = get('problems');
   list.replaceChildren(...(problems.length ? problems : ['All is well.']).map((text) => element('li', [text])));
   list.classList.toggle('bad', problems.length > 0);
@@ -242,7 +243,9 @@ function showHealth({ certificate, turn, problems }) {
           ['Started again', counted(turn.restarts, 'time')],
           ['Earlier secret', turn.earlierSecretUntil === null ? 'none' : `until ${when(turn.earlierSecretUntil)}`],
         ]
-      : [['State', 'not run by this server']],
+      : turnChecks.length
+        ? turnChecks.map(({ server, problem }) => [server, problem ? 'does not relay' : 'relays'])
+        : [['State', 'not run by this server']],
   );
   get('rotate').hidden = turn === null;
 }
