@@ -144,6 +144,24 @@ def test_an_admin_port_that_other_machines_reach_is_a_note(tmp_path: Path) -> No
     assert "note   admin_host" not in checked(tmp_path, *words, "127.0.0.1", admin="0")[1]
 
 
+def test_what_a_proxy_does_not_bring_along_is_a_note(tmp_path: Path) -> None:
+    words = ("--port", str(free_port()), "--data", ":memory:", "--trusted-proxies", "127.0.0.1")
+    code, text = checked(tmp_path, *words)
+    assert code == 0
+    assert "note   names: with trusted_proxies, clients dial the name of the proxy" in text
+    assert "note   stun_address: a proxy passes no UDP on" in text
+    text = checked(tmp_path, *words, "--names", "signal.example.com", "--stun-address", "signal.example.com")[1]
+    assert not re.search(r"^note   (names|stun_address)", text, re.MULTILINE)
+
+
+def test_a_turn_server_that_is_not_installed_is_found(tmp_path: Path) -> None:
+    words = ("--port", str(free_port()), "--data", ":memory:", "--turn-server", "--turn-address", "turn.example.com")
+    told = "wrong  turn_server: there is no `turnserver` on the PATH; install coturn\n"
+    assert told not in checked(tmp_path, *words)[1]
+    nowhere = aldis("check-config", "--admin-port", "none", *words, home=tmp_path, extra={"PATH": str(tmp_path)})
+    assert (nowhere.returncode, told in nowhere.stdout) == (2, True)
+
+
 def test_several_workers_are_checked_with_their_ports(tmp_path: Path) -> None:
     port, admin = free_port(), free_port()
     words = ("--port", str(port), "--data", ":memory:", "--redis", "redis://127.0.0.1:1", "--workers", "2")

@@ -294,6 +294,7 @@ def test_a_switch_is_set_in_the_words_that_people_use(text: str, expected: bool,
     ("line", "told"),
     [
         ("portt = 1", "portt: in FILE is no setting of this server; port is one, which looks like it"),
+        ("admin_port = 1\nadmin-port = 2", "admin_port: is in FILE twice, with a hyphen and with an underscore"),
         (
             "mesages-per-second = 1",
             "mesages-per-second: in FILE is no setting of this server; messages_per_second is one,",

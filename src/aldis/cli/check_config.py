@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -117,7 +118,10 @@ def check(flags: dict[str, object], file: Path | None, *, offline: bool = False)
         yield Finding(
             "note", f"admin_host: {config.admin_host}: {text}; let a firewall keep others away, or use 127.0.0.1"
         )
+    yield from _check_proxied(config)
     yield from _check_stun(config)
+    if config.turn_server and shutil.which("turnserver") is None:
+        yield Finding("wrong", "turn_server: there is no `turnserver` on the PATH; install coturn")
     yield from _check_accounts(config, offline=offline)
     yield _check_data("data", config.data)
     if config.directory:
@@ -226,6 +230,18 @@ def _check_keys(jwks: str | Path) -> Iterator[Finding]:
     # A private key, or a secret: RFC 7518 section 6.
     if isinstance(jwks, Path) and (b'"d"' in text or b'"k"' in text) and jwks.stat().st_mode & 0o077:
         yield Finding("note", f"jwks: {jwks} has a private key or a secret, and others can read it: chmod 600")
+
+
+def _check_proxied(config: ServerConfig) -> Iterator[Finding]:
+    """What a proxy does not bring along: the name that clients dial, and UDP."""
+    if not config.trusted_proxies:
+        return
+    if not config.names and not config.secure:
+        text = "with trusted_proxies, clients dial the name of the proxy; without it here they get 421"
+        yield Finding("note", f"names: {text}")
+    if not (config.stun_address or config.stun or config.turn or config.turn_server):
+        text = "a proxy passes no UDP on, so clients are told of no STUN server, and those behind NATs hardly connect"
+        yield Finding("note", f"stun_address: {text} directly")
 
 
 def _check_stun(config: ServerConfig) -> Iterator[Finding]:

@@ -440,6 +440,8 @@ def load_config(flags: Mapping[str, object], environ: Mapping[str, str], file: P
     for key, value in _from_file(file).items():
         with problems.noted():
             name = _name_of(key, file)
+            if name in values:
+                raise ConfigError(name, f"is in {file} twice, with a hyphen and with an underscore")
             values[name] = _read(name, READERS[name], value, f"in {file} ")
     warnings = []
     for variable, text in sorted(environ.items()):
