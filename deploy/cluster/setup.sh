@@ -43,9 +43,12 @@ sed -e 's/^# Aldis as a system service\./# Aldis as a node of a cluster, which o
     "$kit/systemd/aldis.service" >/etc/systemd/system/aldis.service
 
 if [ -e /etc/systemd/system/aldis.socket ]; then # a machine that was a server alone before
-    [ ! -d /run/systemd/system ] || systemctl stop aldis.socket aldis
-    systemctl disable --quiet aldis.socket
-    rm /etc/systemd/system/aldis.socket
+    [ ! -d /run/systemd/system ] || systemctl stop 'aldis*'
+    sockets=aldis.socket
+    [ ! -e /etc/systemd/system/aldis-redirect.socket ] || sockets="$sockets aldis-redirect.socket" # without a proxy
+    systemctl disable --quiet $sockets
+    rm -f /etc/systemd/system/aldis.socket /etc/systemd/system/aldis-redirect.socket \
+        /etc/systemd/system/aldis.service.d/direct.conf /etc/systemd/system/aldis.socket.d/direct.conf
 fi
 systemctl enable --quiet aldis
 if [ -d /run/systemd/system ]; then

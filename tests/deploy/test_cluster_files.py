@@ -313,3 +313,26 @@ async def test_the_nodes_go_on_when_sentinels_have_made_the_replica_the_master(t
             assert await register(other, "alice", Identity.generate()) == "key-mismatch"
             assert await register(one, "bob", Identity.generate()) == "registered"
             assert "role:master" in replica.ask("info", "replication")
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_node_keeps_no_socket_of_the_server_that_the_machine_was(tmp_path: Path, *, direct: bool) -> None:
+    left = [
+        "aldis.socket",
+        *(("aldis-redirect.socket", "aldis.service.d/direct.conf", "aldis.socket.d/direct.conf") if direct else ()),
+    ]
+    for name in [*left, "aldis.service.d/own.conf"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "systemctl").write_text("#!/bin/sh\necho $*\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    (lines,) = re.findall(
+        r"^if \[ -e /etc/systemd/system/aldis.socket \].*?^fi$", said("setup.sh"), re.MULTILINE | re.DOTALL
+    )
+    lines = lines.replace("/etc/systemd/system", str(tmp_path)).replace("/run/systemd/system", str(tmp_path))
+    done = tool("sh", "-euc", f"PATH={tmp_path}:$PATH\n{lines}")
+    assert done.returncode == 0, done.stdout
+    disabled = "aldis.socket aldis-redirect.socket" if direct else "aldis.socket"
+    assert done.stdout.splitlines() == ["stop aldis*", f"disable --quiet {disabled}"]
+    kept = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+    assert kept == {"systemctl", "aldis.service.d/own.conf"}

@@ -16,7 +16,7 @@ import pytest
 from aldis.server.config import load_config
 from aldis.server.sockets import LISTEN_BACKLOG
 from support.commands import aldis
-from support.kit import DEPLOY, tool, written
+from support.kit import DEPLOY, ROOT, tool, written
 from support.patience import PATIENCE
 from support.pebble import Pebble
 from support.ports import free_port
@@ -229,3 +229,18 @@ async def test_a_server_without_a_system_call_that_it_needs_does_not_start(tmp_p
     with pytest.raises(AssertionError):
         await server.start()
     assert await server.wait() != 0
+
+
+def test_a_guide_that_stops_the_server_stops_its_sockets_which_would_start_it_for_the_next_client() -> None:
+    stops = [
+        line.strip()
+        for guide in ("deploy.md", "cluster.md", "alerts.md", "proxy.md", "accounts.md", "cli.md")
+        for line in (ROOT / "docs" / guide).read_text().splitlines()
+        if line.startswith(("    systemctl stop aldis", "    systemctl stop 'aldis"))
+    ]
+    assert len(stops) >= 4
+    assert [line for line in stops if not line.startswith("systemctl stop 'aldis*'")] == []
+    # Both sockets start the service, and the service pulls them in when it is started alone.
+    unit = (DEPLOY / "systemd" / "aldis.service").read_text()
+    direct = (DEPLOY / "direct" / "service.conf").read_text()
+    assert ("Requires=aldis.socket" in unit, "Requires=aldis-redirect.socket" in direct) == (True, True)

@@ -434,7 +434,10 @@ def _log_level(words: Sequence[str]) -> int:
 
 
 def _drain(words: Sequence[str]) -> int:
-    text = "Stop the server in order: clients are told when to come back."
+    text = (
+        "Stop the server in order: clients are told when to come back. What watches it,\n"
+        "such as systemd, starts it again: for good, stop it there."
+    )
     arguments, client = _parsed(_parser("drain", "", text), words)
     return _show(arguments, client.ask("POST", "/drain"), ["the server stops"])
 
