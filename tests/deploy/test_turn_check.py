@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +14,9 @@ import yaml
 
 from aldis.server.app import SignalingServer
 from aldis.server.config import load_config
+from aldis.server.turn_check import ask_for_relay, credentials
 from support.commands import aldis
-from support.kit import DEPLOY, program, running, written
+from support.kit import DEPLOY, ROOT, program, running, tool, written
 from support.ports import free_port
 from support.raw_websocket import http_get
 from support.settings import config
@@ -22,9 +24,8 @@ from support.settings import config
 SECRET = "0" * 64
 
 
-@asynccontextmanager
-async def coturn(folder: Path, port: int) -> AsyncIterator[None]:
-    """That of the kit at another port. It listens on all addresses, and relays at the one that is not loopback."""
+def configured(folder: Path, port: int) -> Path:
+    """The file of the kit, for another port."""
     here = {
         "listening-port=3478": f"listening-port={port}",
         "TURN_SECRET": SECRET,
@@ -32,6 +33,13 @@ async def coturn(folder: Path, port: int) -> AsyncIterator[None]:
     }
     file = folder / "turnserver.conf"
     file.write_text(written("coturn/turnserver.conf", here))
+    return file
+
+
+@asynccontextmanager
+async def coturn(folder: Path, port: int, file: Path | None = None) -> AsyncIterator[None]:
+    """That of the kit at another port. It listens on all addresses, and relays at the one that is not loopback."""
+    file = file or configured(folder, port)
     async with running(program("turnserver"), "-c", file, says=b"IO method (auth thread)", cwd=folder):
         yield
 
@@ -83,6 +91,35 @@ async def test_an_operator_is_told_of_a_coturn_that_does_not_relay_as_of_one_tha
             assert server.health.read()["problems"] == []
             assert await said("turn") == f"{at} relays\n"
             assert re.search(rf"^TURN server +{at} relays$", await said("stats"), re.MULTILINE)
+
+
+async def test_the_secret_of_the_kit_is_changed_as_the_guide_says(tmp_path: Path) -> None:
+    port = free_port()
+    file, secrets = configured(tmp_path, port), tmp_path / "secrets.env"
+    secrets.write_text(f"ALDIS_TURN_SECRET={SECRET}\n")
+    guide = (ROOT / "docs" / "deploy.md").read_text().partition("### A new TURN secret")[2].partition("\n## ")[0]
+    change, end = (
+        re.sub("^    ", "", lines, flags=re.MULTILINE) for lines in re.findall(r"(?:^    .*\n)+", guide, re.MULTILINE)
+    )
+    (tmp_path / "systemctl").write_text("#!/bin/sh\n")
+    (tmp_path / "systemctl").chmod(0o755)
+
+    async def works(secret: str) -> bool:
+        name, password = credentials(secret, "/check", int(time.time()) + 60)
+        return not (await ask_for_relay("127.0.0.1", port, name, password)).problem
+
+    def typed(lines: str) -> None:
+        lines = lines.replace("/etc/aldis/", "/etc/").replace("/etc/", f"{tmp_path}/")
+        assert tool("sh", "-euc", f"PATH={tmp_path}:$PATH\n{lines}").returncode == 0
+
+    typed(change)
+    new = secrets.read_text().strip().removeprefix("ALDIS_TURN_SECRET=")
+    assert new not in (SECRET, "")
+    async with coturn(tmp_path, port, file):
+        assert (await works(SECRET), await works(new)) == (True, True)
+    typed(end)
+    async with coturn(tmp_path, port, file):
+        assert (await works(SECRET), await works(new)) == (False, True)
 
 
 async def test_a_name_that_nothing_knows_is_a_turn_server_that_is_down() -> None:

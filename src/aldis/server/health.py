@@ -158,8 +158,8 @@ class Health:
         if self._turn is None:
             raise UsageError(
                 "this server runs no TURN server (turn_server). For another one: give coturn the new secret as a "
-                "further `static-auth-secret`, change `turn_secret` here and reload, and take the earlier one out of "
-                f"coturn {_hours(lifetime)} later"
+                "further `static-auth-secret`, change `turn_secret` here and reload (ALDIS_TURN_SECRET needs a "
+                f"restart), and take the earlier one out of coturn {_hours(lifetime)} later"
                 if config.turn
                 else "this server has no TURN server"
             )
