@@ -194,6 +194,24 @@ async def test_a_port_of_a_running_aldis_is_a_note_and_of_another_program_an_err
     assert code == 2
 
 
+async def test_a_stun_port_of_a_running_aldis_is_a_note_and_of_another_program_an_error(tmp_path: Path) -> None:
+    port = str(free_port())
+    words = ("--host", "0.0.0.0", "--port", str(free_port()), "--data", ":memory:", "--stun-port", port)
+    async with Piped("serve", "--admin-port", "none", *words, home=tmp_path) as server:
+        await server.says("Ctrl-C stops the server")
+        code, text = checked(tmp_path, *words)
+        assert code == 0  # or no reload would go through
+        by = f"a running Aldis (process {server.process.pid})"
+        assert f"note   stun_port: 0.0.0.0:{port} (UDP) is in use by {by}\n" in text
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", int(port)))
+        code, text = checked(tmp_path, *words)
+        assert re.search(
+            rf"^wrong  stun_port: 0.0.0.0:{port} .UDP. is in use by .* .process {os.getpid()}", text, re.MULTILINE
+        )
+        assert code == 2
+
+
 async def test_a_port_that_systemd_holds_is_a_note(tmp_path: Path) -> None:
     port = str(free_port())
     words = ("systemd-socket-activate", "-l", f"127.0.0.1:{port}", "/bin/true")

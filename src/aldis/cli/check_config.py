@@ -52,7 +52,10 @@ _PAGE: Final = 4096  # bytes: what SQLite writes at least
 _HTTP: Final = 80
 _HTTPS: Final = 443
 _DATABASE_SECONDS: Final = 8  # longer than a backend waits for a connection
-_LISTENING: Final = "0A"  # the state of a listening socket in /proc/net/tcp
+# The state of a socket in a table of /proc/net that takes what comes.
+_OPEN: Final = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}
+_TCP: Final = ("tcp", "tcp6")
+_UDP: Final = ("udp", "udp6")
 
 
 @dataclass(frozen=True)
@@ -259,9 +262,13 @@ def _check_stun(config: ServerConfig) -> Iterator[Finding]:
         try:
             probe.bind(address)
         except OSError as error:
-            taken = f"stun_port: {host}:{config.stun_port} cannot be used: {error.strerror}"
+            shown = f"stun_port: {host}:{config.stun_port} (UDP)"
+            if error.errno == errno.EADDRINUSE:
+                taken = _in_use(f"{shown} is in use", config.stun_port, _UDP)
+            else:
+                taken = Finding("wrong", f"{shown} cannot be used: {error.strerror}")
             # The server goes on without its default port.
-            yield Finding("note" if config.stun_port == STUN_PORT else "wrong", taken)
+            yield Finding("note", taken.text) if config.stun_port == STUN_PORT else taken
         else:
             yield Finding("ok", f"stun_port: {host}:{config.stun_port} (UDP) is free")
 
@@ -287,8 +294,8 @@ def _check_port(setting: str, host: str, port: int) -> Finding:
     return Finding("ok", f"{setting}: {shown} is free")
 
 
-def _in_use(text: str, port: int) -> Finding:
-    holders = list(_holders_of(port))
+def _in_use(text: str, port: int, tables: Sequence[str] = _TCP) -> Finding:
+    holders = list(_holders_of(port, tables))
     if not holders:
         return Finding("note", f"{text}; this user cannot see by whom")
     for pid, command in holders:
@@ -306,21 +313,21 @@ def _is_systemd(command: list[str]) -> bool:
     return name == "init" or name.startswith("systemd")
 
 
-def _sockets_at(port: int) -> set[str]:
-    """The sockets that listen on a TCP port, as links in /proc name them (proc(5)). Each user sees them all."""
+def _sockets_at(port: int, tables: Sequence[str] = _TCP) -> set[str]:
+    """The sockets that listen on a port, as links in /proc name them (proc(5)). Each user sees them all."""
     sockets = set()
-    for table in ("tcp", "tcp6"):
+    for table in tables:
         with suppress(OSError):
             for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
                 fields = line.split()
-                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                if fields[3] == _OPEN[table] and int(fields[1].rpartition(":")[2], 16) == port:
                     sockets.add(f"socket:[{fields[9]}]")
     return sockets
 
 
-def _holders_of(port: int) -> Iterator[tuple[int, list[str]]]:
-    """The processes that listen on a TCP port and can be seen, with their commands (proc(5))."""
-    sockets = _sockets_at(port)
+def _holders_of(port: int, tables: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """The processes that listen on a port and can be seen, with their commands (proc(5))."""
+    sockets = _sockets_at(port, tables)
     for process in Path("/proc").glob("[0-9]*") if sockets else ():
         with suppress(OSError):
             if any(os.readlink(file) in sockets for file in (process / "fd").iterdir()):
