@@ -194,7 +194,7 @@ async def test_an_operator_sees_certificate_and_turn_server_and_makes_a_new_secr
 
 
 async def test_a_turn_server_that_runs_by_itself_is_shown(chromium: Browser, tmp_path: Path) -> None:
-    asked = f"127.0.0.1:{free_port()}"
+    asked = f"turn.a-long-name-of-a-host.invalid:{free_port()}"
     given = config(admin_port=0, admin_token=TOKEN, turn_check=[f"turn:{asked}"], turn_secret="s3cret")
     async with SignalingServer(given) as server:
         await server.turn_watch.check()
@@ -203,6 +203,8 @@ async def test_a_turn_server_that_runs_by_itself_is_shown(chromium: Browser, tmp
         await sign_in(page)
         article = page.get_by_role("article", name="TURN server")
         await expect(article.get_by_role("definition")).to_have_text(["does not relay"])
+        over = "[...document.querySelectorAll('#turn dt')].filter((each) => each.scrollWidth > each.clientWidth).length"
+        assert await page.evaluate(over) == 0
         await expect(page.get_by_text(f"The TURN server at {asked} does not relay: ")).to_be_visible()
         await page.context.close()
 

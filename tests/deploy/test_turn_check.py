@@ -83,7 +83,7 @@ async def test_an_operator_is_told_of_a_coturn_that_does_not_relay_as_of_one_tha
             return (await asyncio.to_thread(aldis, "admin", *words, home=tmp_path, extra=address)).stdout
 
         await server.turn_watch.check()
-        reason = "does not relay: it cannot be asked: [Errno 111] Connection refused"
+        reason = "does not relay: it cannot be asked: Connection refused"
         assert server.health.read()["problems"] == [f"The TURN server at {at} {reason}."]
         assert await said("turn") == f"{at} {reason}\n"
         async with coturn(tmp_path, port):

@@ -478,7 +478,7 @@ async def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:
     for words in (("admin", "stats"), ("top",)):
         done = await asyncio.to_thread(aldis, *words, home=tmp_path, extra=environment)
         assert done.returncode == 3
-        assert "cannot reach http://127.0.0.1:1" in done.stderr
+        assert "cannot reach http://127.0.0.1:1: Connection refused\n" in done.stderr
         # That looks at the port of clients.
         assert "doctor" not in done.stderr
         assert "--admin" in done.stderr

@@ -114,7 +114,7 @@ class AdminClient:
             raise AdminRefused(error.code, _why(error)) from None
         except (URLError, OSError, HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error
-            raise AdminUnreachable(self._url, str(reason)) from None
+            raise AdminUnreachable(self._url, getattr(reason, "strerror", None) or str(reason)) from None
 
 
 def _from_config(arguments: AdminArguments) -> tuple[str, str]:
@@ -139,7 +139,8 @@ def _token(arguments: AdminArguments, password: str, data: str | None) -> str:
     try:
         return _checked(path.read_text(encoding="ascii").strip())
     except (OSError, UnicodeDecodeError) as error:
-        why = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        reason = getattr(error, "strerror", None) or error
+        why = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {reason}"
         raise UsageError(
             f"the admin token {path} {why}; a server makes it in its data directory: name that with --data "
             "or --config, or the file with --token-file"

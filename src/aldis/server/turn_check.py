@@ -42,7 +42,7 @@ async def ask_for_relay(host: str, port: int, username: str, password: str) -> R
     try:
         family, *_, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
     except OSError as error:
-        return RelayAnswer(answers=False, problem=f"it cannot be asked: {error}")
+        return RelayAnswer(answers=False, problem=f"it cannot be asked: {_in_words(error)}")
     with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
         datagrams.setblocking(False)
         try:
@@ -61,8 +61,13 @@ async def ask_for_relay(host: str, port: int, username: str, password: str) -> R
         except TimeoutError:
             return RelayAnswer(answers=False, problem=f"it does not answer within {PATIENCE:g} s")
         except (OSError, ValueError) as error:
-            return RelayAnswer(answers=isinstance(error, ValueError), problem=f"it cannot be asked: {error}")
+            return RelayAnswer(answers=isinstance(error, ValueError), problem=f"it cannot be asked: {_in_words(error)}")
     return RelayAnswer(answers=True)
+
+
+def _in_words(error: Exception) -> str:
+    """Without the number of an error of the system."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def credentials(secret: str, user: str, until: int) -> tuple[str, str]:
