@@ -1,6 +1,6 @@
 """What an operator or a machine does to a Redis that goes on: it loses its data, or refuses what it is asked.
 
-While it refuses, a part of the clients loses its connections. Each event looks at the counters of Redis: one that
+While it refuses, a server is killed, whose clients go to others. Each event looks at the counters of Redis: one that
 refused nothing has shown nothing.
 """
 
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.cluster.world import LOGIN, World
+from benchmarks.cluster.world import LOGIN, Node, World
 
 if TYPE_CHECKING:
     from support.redis_server import RedisServer
 
 REFUSING_SECONDS: Final = 10.0
-_SAVED_SECONDS: Final = 10.0
+_SAVED_SECONDS: Final = 30.0
 _FILE: Final = "dump.rdb"
 # Redis 7.0 says ERR of a command in a script.
 _NO_RIGHT: Final = ("NOPERM", "ERR")
@@ -34,8 +35,9 @@ async def out_of_memory(world: World, chance: random.Random) -> str:
     redis = chance.choice(await asyncio.to_thread(world.masters))
     before = await _refusals(redis, "OOM")
     await _say(redis, "config", "set", "maxmemory-policy", "noeviction", "maxmemory", "1")
-    await _last(world, chance)
+    node = await _last(world, chance)
     await _say(redis, "config", "set", "maxmemory", "0")
+    await node.start()
     refused = await _refusals(redis, "OOM") - before
     assert refused, "Redis has refused nothing"
     return f"Redis was out of memory for {REFUSING_SECONDS:.0f} s, and refused {refused} commands"
@@ -53,9 +55,10 @@ async def broken_disk(world: World, chance: random.Random) -> str:
     obstacle.mkdir()  # a file cannot take the place of a folder
     await _say(redis, "config", "set", "save", "3600 1")
     await _save(redis, "err")
-    await _last(world, chance)
+    node = await _last(world, chance)
     obstacle.rmdir()
     await _save(redis, "ok")
+    await node.start()
     refused = await _refusals(redis, "MISCONF") - before
     assert refused, "Redis has refused nothing"
     return f"the disk of Redis was broken for {REFUSING_SECONDS:.0f} s, and it refused {refused} commands"
@@ -67,9 +70,10 @@ async def no_rights(world: World, chance: random.Random) -> str:
     before = sum([await _refusals(redis, *_NO_RIGHT) for redis in servers])
     for redis in servers:
         await _say(redis, "acl", "setuser", LOGIN.user, "-@write")
-    await _last(world, chance)
+    node = await _last(world, chance)
     for redis in servers:
         await _allow(redis)
+    await node.start()
     refused = sum([await _refusals(redis, *_NO_RIGHT) for redis in servers]) - before
     assert refused, "Redis has refused nothing"
     return f"the servers were not allowed to write for {REFUSING_SECONDS:.0f} s, and {refused} commands were refused"
@@ -81,19 +85,23 @@ async def no_login(world: World, chance: random.Random) -> str:
     before = sum([await _refusals(redis, "WRONGPASS") for redis in servers])
     for redis in servers:
         await _say(redis, "acl", "deluser", LOGIN.user)
-    await _last(world, chance)
+    node = await _last(world, chance)
     for redis in servers:
         await _allow(redis)
+    await node.start()
     refused = sum([await _refusals(redis, "WRONGPASS") for redis in servers]) - before
     assert refused, "Redis has refused nobody"
     return f"the servers had no login for {REFUSING_SECONDS:.0f} s; {refused} attempts"
 
 
-async def _last(world: World, chance: random.Random) -> None:
-    """So long it lasts. In the middle, the clients of a server have to register at others, or wait."""
+async def _last(world: World, chance: random.Random) -> Node:
+    """So long it lasts. In the middle a server is killed, so that its clients register at others; start it again."""
     await asyncio.sleep(REFUSING_SECONDS / 2)
-    await chance.choice(world.nodes).cut_clients()
+    node = chance.choice(world.nodes)
+    node.signal(signal.SIGKILL)
+    await node.server.wait()
     await asyncio.sleep(REFUSING_SECONDS / 2)
+    return node
 
 
 async def _allow(redis: RedisServer) -> None:
@@ -115,7 +123,7 @@ async def _save(redis: RedisServer, outcome: str) -> None:
     async with asyncio.timeout(_SAVED_SECONDS):
         while True:
             await _say(redis, "bgsave")
-            told = await _say(redis, "info", "persistence")
-            if "rdb_bgsave_in_progress:0" in told and f"rdb_last_bgsave_status:{outcome}" in told:
+            while "rdb_bgsave_in_progress:1" in (told := await _say(redis, "info", "persistence")):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+            if f"rdb_last_bgsave_status:{outcome}" in told:
                 return
-            await asyncio.sleep(0.1)

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import DEVNULL
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -61,6 +62,9 @@ _TIMES: Final = "proxy_read_timeout 90s; proxy_send_timeout 90s; proxy_connect_t
 # A connection of a client is two of nginx.
 _CONNECTIONS: Final = 16_384
 _PROBE_SECONDS: Final = 3.0
+# For a server that does not start without Redis, and between two attempts: `Restart=` and `RestartSec=` of the kit.
+_START_SECONDS: Final = 30.0
+_AGAIN_SECONDS: Final = 1.0
 # By what `aldis top` shows.
 _METRICS: Final = {
     "users": "aldis_users_online",
@@ -110,8 +114,27 @@ class Node:
                 os.kill(pid, number)
 
     async def start(self) -> None:
-        """Start it, and return when it serves."""
-        server = ServerProcess(
+        """Start it, and return when it serves. Without Redis it ends, and is started again, as systemd does it."""
+        last = time.monotonic() + _START_SECONDS
+        while True:
+            server = self._made()
+            self.runs.append(server)
+            try:
+                await server.start()
+                if self.workers > 1:
+                    await server.wait_for_line("all workers serve")
+            except TimeoutError:
+                raise AssertionError(f"{self.name} does not start:\n{server.log_text()}") from None
+            except AssertionError:  # it has ended
+                if time.monotonic() > last:
+                    raise
+                self.runs.pop()
+                await asyncio.sleep(_AGAIN_SECONDS)
+            else:
+                return
+
+    def _made(self) -> ServerProcess:
+        return ServerProcess(
             self.folder,
             port=self.port,
             admin_port=self.admin,
@@ -123,13 +146,6 @@ class Node:
             workers=self.workers,
             environ={} if self.source is None else {"PYTHONPATH": str(self.source)},
         )
-        self.runs.append(server)
-        try:
-            await server.start()
-            if self.workers > 1:
-                await server.wait_for_line("all workers serve")
-        except TimeoutError:
-            raise AssertionError(f"{self.name} does not start:\n{server.log_text()}") from None
 
     async def metric(self, name: str, worker: int = 0) -> float | None:
         """A metric of a worker; None when there is none."""
