@@ -152,10 +152,14 @@ class ClusterMember:
             self._comparing = asyncio.create_task(self._compare(), name="aldis-compare-settings")
 
     async def _compare(self) -> None:
-        found = await self.node.operator.ask("settings", {})
+        try:
+            found = await self.node.operator.ask("settings", {})
+            different = different_settings({node: answer.get("settings", {}) for node, answer in found.answers.items()})
+        except Exception as error:  # noqa: BLE001 - a bug, or another server's
+            self._failed(error)
+            return
         if found.silent:
             self._compare_at = monotonic() + COMPARE_AGAIN_SECONDS
-        different = different_settings({node: answer.get("settings", {}) for node, answer in found.answers.items()})
         if different and different != self._different:
             _log.warning("the servers of this cluster need the same settings", here=found.here, different=different)
         elif self._different and not different and not found.silent:
