@@ -9,7 +9,7 @@ import re
 import stat
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ from aldis.backends.base import DirectoryUnavailable
 from aldis.backends.sqlite import SqliteDirectory
 from aldis.cli.admin import duration
 from aldis.errors import ConfigError
+from aldis.hub.bans import Ban
 from aldis.identity.keys import Identity
 from aldis.protocol.codec import to_base64
 from aldis.server.admin_api import MAX_BODY, openapi
 from aldis.server.app import SignalingServer
-from aldis.server.ban_file import FILE_NAME
+from aldis.server.ban_file import FILE_NAME, BanFile
 from support.certificates import make_certificates
 from support.commands import aldis
+from support.patience import PATIENCE
 from support.raw_websocket import RawClient, http_get
 from support.server_process import ServerProcess
 from support.settings import config
@@ -249,6 +251,26 @@ async def test_a_ban_that_cannot_be_written_holds_and_says_so(server: SignalingS
     assert "cannot be written" in answer["error"]
     async with await RawClient.connect(server.port) as mallory:
         assert (await mallory.register("mallory"))["code"] == "forbidden"
+
+
+async def test_a_ban_that_could_not_be_written_is_written_when_there_is_room(
+    server: SignalingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aldis.server.administration.WRITE_AGAIN", 0.01)
+    written, loop, save = asyncio.Event(), asyncio.get_running_loop(), BanFile.save
+
+    def noted(file: BanFile, bans: Iterable[Ban]) -> None:
+        save(file, bans)
+        loop.call_soon_threadsafe(written.set)
+
+    monkeypatch.setattr(BanFile, "save", noted)
+    data = tmp_path / "data"
+    (data / "bans.new").mkdir()
+    assert (await ask(server, "POST", "/bans", json={"kind": "user", "value": "mallory"}))[0] == 503
+    (data / "bans.new").rmdir()
+    async with asyncio.timeout(PATIENCE):
+        await written.wait()
+    assert [ban.value for ban in BanFile(data / FILE_NAME).load()] == ["mallory"]
 
 
 @pytest.mark.parametrize("text", ["no JSON", "{}", '{"bans": [{"kind": "planet", "value": "mars"}]}', '{"bans": [1]}'])

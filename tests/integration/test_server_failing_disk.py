@@ -93,7 +93,7 @@ async def test_a_disk_that_becomes_read_only_fails_new_names_only_and_loses_none
     told = [(line["event"], line["reason"]) for line in server.lines() if line["level"] in ("error", "warning")]
     assert [event for event, _ in told] == [
         "the directory of names fails",
-        "the bans cannot be written; they hold until the server stops",
+        "the bans cannot be written; until they are, a stop loses them",
         "the sessions cannot be kept; clients register anew",
     ]
     assert READ_ONLY in told[0][1]

@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # Ten years: what is meant to be longer is meant for ever.
 LONGEST_BAN: Final = 10 * 365 * 86_400.0
+WRITE_AGAIN: Final = 10.0
+"""Seconds from a failure to write the bans until the next attempt."""
 # This machine.
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 
@@ -85,6 +87,7 @@ class Administration:
         self._proxies = proxies
         self._cluster = cluster
         self._saving = asyncio.Lock()
+        self._unwritten: asyncio.TimerHandle | None = None  # until the next attempt to write the bans
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -287,8 +290,23 @@ class Administration:
             try:
                 await asyncio.to_thread(self._ban_file.save, list(self._hub.bans))
             except OSError as error:
-                self._log.error("the bans cannot be written; they hold until the server stops", reason=str(error))
+                if self._unwritten is None:
+                    self._log.error("the bans cannot be written; until they are, a stop loses them", reason=str(error))
+                else:
+                    self._unwritten.cancel()
+                self._unwritten = asyncio.get_running_loop().call_later(WRITE_AGAIN, self._save_again)
                 raise DirectoryUnavailable(f"the ban holds, but cannot be written: {error.strerror or error}") from None
+            if self._unwritten is not None:
+                self._unwritten.cancel()
+                self._unwritten = None
+                self._log.info("the bans are written again")
+
+    def _save_again(self) -> None:
+        async def save() -> None:
+            with suppress(DirectoryUnavailable):
+                await self._save()
+
+        self._attempt = asyncio.create_task(save(), name="aldis-write-bans")
 
 
 def admin_token(configured: str, data: Path | None) -> str | None:
