@@ -43,7 +43,7 @@ def redis_place(kind: str, folder: Path, *settings: str) -> Iterator[Place]:
         with RedisServer(folder, *settings) as server:
             yield Place(kind, server.url(), [server])
     elif kind == "sentinel":
-        with Sentinels(folder, *settings) as sentinels:
+        with Sentinels(folder, *settings, down_after=60_000) as sentinels:  # no master is lost here
             _until(sentinels.has_replica)
             yield Place(kind, sentinels.url, [sentinels.master])
     else:

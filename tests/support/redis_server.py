@@ -108,7 +108,9 @@ class Sentinels:
 
     SERVICE = "names"
 
-    def __init__(self, folder: Path, *settings: str) -> None:
+    def __init__(self, folder: Path, *settings: str, down_after: int = 300) -> None:
+        """`down_after`: milliseconds after which a master that says nothing is replaced. On a busy machine one that
+        lives may be silent for longer than what the default is."""
         self.master = RedisServer(folder / "master", *settings)
         self.replica = RedisServer(
             folder / "replica",
@@ -118,7 +120,7 @@ class Sentinels:
             "--repl-diskless-sync-delay",
             "0",
         )
-        self._sentinel = _Sentinel(folder / "sentinel", self.master.port, self.SERVICE)
+        self._sentinel = _Sentinel(folder / "sentinel", self.master.port, self.SERVICE, down_after)
 
     @property
     def url(self) -> str:
@@ -149,11 +151,11 @@ class Sentinels:
 
 
 class _Sentinel(RedisServer):
-    def __init__(self, folder: Path, port_of_master: int, service: str) -> None:
+    def __init__(self, folder: Path, port_of_master: int, service: str, down_after: int) -> None:
         super().__init__(folder, "--sentinel")
         (folder / "sentinel.conf").write_text(
             f"sentinel monitor {service} 127.0.0.1 {port_of_master} 1\n"
-            f"sentinel down-after-milliseconds {service} 300\n"
+            f"sentinel down-after-milliseconds {service} {down_after}\n"
             f"sentinel failover-timeout {service} 2000\n"
         )
 
