@@ -46,7 +46,7 @@ def steady(lease: NodeLease) -> None:
 
 @pytest.fixture(scope="module", params=KINDS)
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with redis_place(request.param, tmp_path_factory.mktemp(request.param), "--save", "") as place:
+    with redis_place(request.param, tmp_path_factory.mktemp(request.param), "--save", "", steady=True) as place:
         yield place
 
 

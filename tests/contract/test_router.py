@@ -143,7 +143,9 @@ def redis_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
 
         def url(kind: str) -> str:
             if kind not in places:
-                places[kind] = stack.enter_context(redis_place(kind, tmp_path_factory.mktemp(kind), "--save", ""))
+                places[kind] = stack.enter_context(
+                    redis_place(kind, tmp_path_factory.mktemp(kind), "--save", "", steady=True)
+                )
             place = places[kind]
             for master in place.masters:
                 master.say("flushall")

@@ -38,12 +38,13 @@ class Place:
 
 
 @contextmanager
-def redis_place(kind: str, folder: Path, *settings: str) -> Iterator[Place]:
+def redis_place(kind: str, folder: Path, *settings: str, steady: bool = False) -> Iterator[Place]:
+    """`steady`: no master is replaced because a busy machine has kept it silent."""
     if kind == "single":
         with RedisServer(folder, *settings) as server:
             yield Place(kind, server.url(), [server])
     elif kind == "sentinel":
-        with Sentinels(folder, *settings, down_after=60_000) as sentinels:  # no master is lost here
+        with Sentinels(folder, *settings, down_after=60_000 if steady else 300) as sentinels:
             _until(sentinels.has_replica)
             yield Place(kind, sentinels.url, [sentinels.master])
     else:
