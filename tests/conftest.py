@@ -65,3 +65,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     finally:
         for measuring in reversed(stopped):
             measuring.start()
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """For texts that are deeper than calls can be: what earlier tests have left is not to be collected at the bottom of
+    one, where nothing can be called any more, not even what would free it."""
+    gc.disable()
+    yield
+    gc.enable()

@@ -15,6 +15,8 @@ from aldis.errors import ConnectionClosed, ConnectionLost
 from aldis.protocol.codec import to_base64
 from support.machine_bench import NONCE, Bench, identity_of
 
+pytestmark = pytest.mark.usefixtures("no_collection")
+
 
 def joined() -> Bench:
     bench = Bench()

@@ -10,6 +10,8 @@ from aldis.errors import ProtocolViolation
 from aldis.protocol import channel
 from aldis.protocol.channel import Ack, Chunk, Content, Frame, Goodbye, Hello, Kind, Ping, Pong, StreamPosition
 
+pytestmark = pytest.mark.usefixtures("no_collection")
+
 U64 = st.integers(0, 2**64 - 1)
 EXACT = 2**53 - 1
 STREAMS = st.text(min_size=1, max_size=128)

@@ -31,6 +31,8 @@ from aldis.protocol.codec import (
 )
 from aldis.protocol.codes import ErrorCode
 
+pytestmark = pytest.mark.usefixtures("no_collection")
+
 SAFE = 2**53 - 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gc
 import hashlib
 import hmac
 import json
@@ -28,6 +27,8 @@ from aldis.server.tokens import (
     read_key_set,
 )
 from support.tokens import jwks, private_key, public_jwk, token
+
+pytestmark = pytest.mark.usefixtures("no_collection")
 
 NOW = 1_700_000_000.0
 GOOD: dict[str, Any] = {"sub": "alice", "exp": NOW + 600}
@@ -239,7 +240,5 @@ def test_of_a_private_key_only_the_public_one_is_read() -> None:
     ],
 )
 def test_a_text_that_is_no_set_of_keys_is_an_error_in_words(text: bytes, problem: str) -> None:
-    # What earlier tests have left is not to be freed at the bottom of a deep text, where nothing can be called.
-    gc.collect()
     with pytest.raises(KeySetUnusable, match=problem):
         read_key_set(text, secrets=True)

@@ -11,6 +11,8 @@ from aldis.errors import MessageTooLarge, ProtocolViolation, UsageError
 from aldis.protocol.channel import MAX_MESSAGE, Content
 from aldis.store.messages.content import MAX_DEPTH, MAX_INTEGER_BITS, Received, Sendable, decode, encode
 
+pytestmark = pytest.mark.usefixtures("no_collection")
+
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 SCALARS = st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(SCALARS | TEXT, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner), max_leaves=20)
