@@ -53,7 +53,7 @@ async def is_refused(client: RawClient) -> bool:
 
 async def test_a_ban_fits_the_address_that_a_trusted_proxy_forwards(tmp_path: Path) -> None:
     ports = free_port(), free_port()
-    async with Proxied(tmp_path) as server:
+    async with Proxied(tmp_path, resume_window=300) as server:
         places = PASS + HOST + FORWARDED + f"location / {{ proxy_pass http://127.0.0.1:{server.port}; }}"
 
         async def arrive(number: int, said: str | None = None) -> RawClient:
@@ -68,12 +68,14 @@ async def test_a_ban_fits_the_address_that_a_trusted_proxy_forwards(tmp_path: Pa
             await arrive(0) as banned,
             await arrive(1) as other,
         ):
-            await banned.register("mallory")
+            await banned.register("mallory", capabilities={"resume": True})
             await other.register("alice")
+            assert (await other.request({"type": "watch", "userIds": ["mallory"]}))["online"]
             status, answer = await server.ban("10.77.0.0/24")
             assert (status, answer["sessions"]) == (200, 1)
             assert "warning" not in answer
             assert await banned.wait_closed() == BANNED
+            assert not (await other.receive())["online"]  # at once: the session is not kept
             assert await pings(other)
             # What the client says of itself does not help it, and does not harm another one.
             for said in (None, "192.0.2.1", "127.0.0.1"):

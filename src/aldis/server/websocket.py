@@ -176,7 +176,8 @@ class ClientConnection(WSListener):
         return str(peer[0]) if peer else ""
 
     def ban(self, reason: str) -> None:
-        """Close, because the operator has banned the network."""
+        """Close, because the operator has banned the network. The session is over."""
+        self._clean = True
         self._refuse(CloseCode.BANNED, reason)
 
     def check_unsent(self) -> None:
@@ -530,7 +531,7 @@ class ClientConnection(WSListener):
             self._refuse(CloseCode.PROTOCOL_ERROR, "a close code that is not allowed")  # RFC 6455 section 7.4.2
             return
         # A browser's `close()` sends a close without a code (picows: 0, RFC 6455: 1005). It is on purpose as well.
-        self._clean = code in (0, CloseCode.NORMAL, CloseCode.LEAVING)
+        self._clean |= code in (0, CloseCode.NORMAL, CloseCode.LEAVING)
         if self._backlog is None:
             self._close_with_client(transport, code)
         else:
