@@ -42,7 +42,6 @@ from aldis.protocol.codes import CloseCode
 from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason, read_close
 from aldis.protocol.names import PROTOCOL
 from aldis.settings import check_path
-from aldis.tcp_segments import limit_segments
 
 # Far above what a server relays (64 KiB by default); limits what a server can make us keep.
 MAX_MESSAGE: Final = 1024 * 1024
@@ -309,11 +308,7 @@ async def open_transport(
         found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         async with asyncio.timeout(tcp_timeout):
             sock = await aiohappyeyeballs.start_connection(
-                found,
-                happy_eyeballs_delay=_ATTEMPT_DELAY,
-                interleave=1,
-                loop=loop,
-                socket_factory=_new_socket,
+                found, happy_eyeballs_delay=_ATTEMPT_DELAY, interleave=1, loop=loop
             )
         sockets.append(sock)
         return sock
@@ -356,13 +351,6 @@ async def open_transport(
     finally:
         if transport is None:
             await _abandon(dialing, sockets)
-
-
-def _new_socket(address: aiohappyeyeballs.AddrInfoType) -> socket.socket:
-    family, kind, protocol, _, _ = address
-    sock = socket.socket(family, kind, protocol)
-    limit_segments(sock)
-    return sock
 
 
 async def _abandon(dialing: asyncio.Task[tuple[WSTransport, WSListener]], sockets: list[socket.socket]) -> None:
