@@ -264,13 +264,19 @@ async def test_sessions_go_on_in_the_next_process_and_nobody_goes_offline(tmp_pa
             server.assert_clean_log()
 
 
-async def test_old_sessions_are_not_taken_over(tmp_path: Path) -> None:
-    alice = Resuming("alice")
-    async with ServerProcess(tmp_path) as server:
-        await alice.connect(server.port)
+async def left_by_a_server(folder: Path) -> Resuming:
+    """A client whose server has been stopped in order."""
+    client = Resuming("alice")
+    async with ServerProcess(folder) as server:
+        await client.connect(server.port)
         server.signal(signal.SIGTERM)
-        assert await alice.read_until_closed() == 4000
+        assert await client.read_until_closed() == 4000
         await server.wait()
+    return client
+
+
+async def test_old_sessions_are_not_taken_over(tmp_path: Path) -> None:
+    alice = await left_by_a_server(tmp_path)
     file = tmp_path / "data" / "sessions.handover"
     saved = msgpack.decode(file.read_bytes(), type=Handover)
     file.write_bytes(msgpack.encode(Handover(saved.saved_at - 31, saved.sessions)))
@@ -288,12 +294,7 @@ async def test_old_sessions_are_not_taken_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("obstacle", ["a port that is taken", "a broken list of bans"])
 async def test_a_start_that_fails_leaves_the_sessions_for_the_next_one(tmp_path: Path, obstacle: str) -> None:
-    alice = Resuming("alice")
-    async with ServerProcess(tmp_path) as server:
-        await alice.connect(server.port)
-        server.signal(signal.SIGTERM)
-        assert await alice.read_until_closed() == 4000
-        await server.wait()
+    alice = await left_by_a_server(tmp_path)
     bans = tmp_path / "data" / "bans.json"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = {"admin_port": taken.getsockname()[1]} if obstacle.endswith("taken") else {}
