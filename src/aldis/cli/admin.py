@@ -235,12 +235,15 @@ def _expiry(certificate: dict[str, Any] | None) -> str:
 def _turn_state(found: dict[str, Any]) -> str:
     turn, checks = found["turn"], found.get("turnChecks", [])  # a server of an older release has none
     if turn is None:
-        return "; ".join(f"{one['server']} {_relays(one)}" for one in checks) or "none run by this server"
+        return "; ".join(_relays(checks)) or "none run by this server"
     return f"{'up' if turn['up'] else 'down'}, started again {_counted(turn['restarts'], 'time')}"
 
 
-def _relays(check: dict[str, Any]) -> str:
-    return f"does not relay: {check['problem']}" if check["problem"] else "relays"
+def _relays(checks: list[dict[str, Any]]) -> list[str]:
+    """What each TURN server answered that the server asks."""
+    return [
+        f"{one['server']} " + (f"does not relay: {one['problem']}" if one["problem"] else "relays") for one in checks
+    ]
 
 
 def _certificate(words: Sequence[str]) -> int:
@@ -283,8 +286,7 @@ def _turn(words: Sequence[str]) -> int:
     statistics = client.ask("GET", "/statistics")
     found, checks = statistics["turn"], statistics.get("turnChecks", [])
     if found is None:
-        lines = [f"{one['server']} {_relays(one)}" for one in checks]
-        lines = lines or ["the server runs no TURN server (turn_server), and asks none (turn_check)"]
+        lines = _relays(checks) or ["the server runs no TURN server (turn_server), and asks none (turn_check)"]
         return _show(arguments, {"turn": None, "turnChecks": checks}, lines)
     allocation, until = found["allocation"], found["earlierSecretUntil"]
     # The last answer may be from before it went down.

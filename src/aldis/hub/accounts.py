@@ -103,8 +103,7 @@ class AccountChecks:
         self._number += 1
         session.waiting = True
         self._open[self._number] = Asked(session, kind, re, then)
-        address = "" if session.connection is None else session.connection.address
-        network = network_of(address, loopback=False)
+        network = network_of(session.client_address, loopback=False)
         proved = session.dialect.proves
         self._ask(AccountQuestion(self._number, user_id, device, public_key, proved, token, network))
 

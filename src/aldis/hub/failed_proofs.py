@@ -77,4 +77,4 @@ class FailedProofs:
 
 
 def _network(session: Session) -> bytes | None:
-    return None if session.connection is None else network_of(session.connection.address, loopback=False)
+    return network_of(session.client_address, loopback=False)

@@ -52,13 +52,12 @@ def _may_use(
 ) -> bool:
     """Use room for so many messages to a session, of what is left: messages and bytes. False when that is more than the
     sender's share."""
-    address = "" if sender.connection is None else sender.connection.address
     return shares.take(
         sender.user_id,
         messages,
         size,
         friend=_is_friend(session, sender),
-        network=group_of(address, sender.user_id),
+        network=group_of(sender.client_address, sender.user_id),
         messages_left=left[0],
         bytes_left=left[1],
     )
@@ -507,7 +506,7 @@ class Lifecycle:
     def _give_up(self, session: Session, now: float, code: CloseCode, reason: str) -> None:
         """Close a connection whose client may still resume: it is dead, or its token has expired."""
         if self._resumable(session):
-            address = "" if session.connection is None else session.connection.address
+            address = session.client_address  # it has none afterwards
             self._outgoing.close(session, code, reason)
             self._detach(session, now, address)
         else:

@@ -212,9 +212,8 @@ class Registrar:
         if held:
             advance(session, StageEvent.REFUSED)
             return self._held_unproven(user_id)
-        address = "" if session.connection is None else session.connection.address
         # A name is for good, so a proxy on this machine that does not tell where its clients are has the limit, too.
-        network = network_of(address, loopback=True)
+        network = network_of(session.client_address, loopback=True)
         wait = 0.0 if network is None else self._new_names.take(network, now)
 
         def answered(answer: DirectoryAnswer, then: float) -> RequestOutcome | None:

@@ -229,6 +229,11 @@ class Session:
         self.unsettled: list[tuple[Receipt, Delivered]] | None = None
 
     @property
+    def client_address(self) -> str:
+        """The IP address that the client comes from; empty when it is not known, or the connection is lost."""
+        return "" if self.connection is None else self.connection.address
+
+    @property
     def spoke_at(self) -> float:
         """When the last message came, as opposed to a WebSocket ping or pong."""
         return self.spoke if self.heard == self.controlled_at else self.heard

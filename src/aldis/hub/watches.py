@@ -164,8 +164,7 @@ class Watches:
 
     def _watcher(self, session: Session) -> Watcher:
         self._bytes += WATCHER_BYTES
-        address = "" if session.connection is None else session.connection.address
-        return Watcher(session, group_of(address, session.user_id))
+        return Watcher(session, group_of(session.client_address, session.user_id))
 
     def _enter(self, watcher: Watcher, watch: NewWatch) -> RequestRefused | None:
         """Enter the next names of a watch. Returns why not, if they may not be."""
