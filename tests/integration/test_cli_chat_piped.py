@@ -359,6 +359,7 @@ async def test_a_disk_that_is_full_is_told_and_has_its_exit_code(server: QuickSe
         bob.stdin.close()
         await alice.type("one\n")
         assert await bob.line() == "alice: one"
+        await alice.says("the key is remembered")  # that is a write as well, and another error
         _, most = resource.prlimit(alice.process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(alice.process.pid, resource.RLIMIT_FSIZE, (1000, most))
         await alice.type("two\n")

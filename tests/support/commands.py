@@ -111,6 +111,7 @@ class Piped:
         self.stdin.close()
         await self.process.wait()
         await self._listener
+        print(f"--- standard error of aldis {' '.join(self._words)} ---\n{self.errors}")  # seen when a test fails
         assert "Traceback" not in self.errors, self.errors
 
     async def type(self, text: str) -> None:
