@@ -9,7 +9,7 @@ import pytest
 
 from aldis.store.files.transfer import Transfer, TransferState
 from aldis.store.files.window import CONFIRM, RELAY_WINDOW, WINDOW
-from aldis.store.messages.control import MAX_PIECE, FileCancel, FileEnd
+from aldis.store.messages.control import MAX_PIECE, FileEnd
 from support.patience import PATIENCE
 from support.transfers import Side, a_file, a_folder, fails, sides, until
 
@@ -107,13 +107,23 @@ async def test_a_program_that_takes_no_piece_twice_gets_again_what_was_never_sen
         assert [alice.said.count(piece) for _, piece in sent] == [1, 1, 1]
 
 
-async def test_a_large_file_fails_when_there_is_no_direct_path_and_nothing_of_it_is_said_again(tmp_path: Path) -> None:
+async def test_a_large_file_under_way_waits_however_many_attempts_fail(tmp_path: Path) -> None:
     async with sides() as (alice, bob):
-        transfer = await under_way(alice, bob, a_file(tmp_path, SIZE), a_folder(tmp_path), ALL)
+        path, folder = a_file(tmp_path, SIZE), a_folder(tmp_path)
+        transfer = await under_way(alice, bob, path, folder, ALL)
         alice.relay(WINDOW)
         alice.transfers.no_direct(alice.end("peer"), "no answer")
-        await fails(transfer, "it needs a direct path: no answer", TransferState.FAILED)
         await idle()
-        assert isinstance(alice.said[-1], FileCancel)
-        words = "cancelled by the other side: it needs a direct path: no answer"
-        await fails(bob.incoming[0], words, TransferState.CANCELLED)
+        assert not alice.waiting
+        alice.direct()
+        await arrives(transfer, path, folder / "a.bin")
+
+
+async def test_a_large_file_that_was_not_offered_fails_when_there_is_no_direct_path(tmp_path: Path) -> None:
+    async with sides() as (alice, bob):
+        alice.known = bob.known = ALL
+        alice.relay(WINDOW)
+        transfer = await alice.send("peer", a_file(tmp_path, SIZE), None)
+        alice.transfers.no_direct(alice.end("peer"), "no answer")
+        await fails(transfer, "it needs a direct path: no answer", TransferState.FAILED)
+        assert not alice.said

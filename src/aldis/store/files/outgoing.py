@@ -6,8 +6,8 @@ Rules of this module:
   get the plain one; folders and streams are not for them.
 * The recipient says what it has kept. If the checksum of that is the one of our beginning, we go on behind it; else
   we start from 0.
-* What is larger than the server relays waits for a direct path, and ends when there is none. That holds for what is
-  under way, too.
+* What is larger than the server relays waits for a direct path. What was not offered yet ends when there is none; what
+  is under way stops, and goes on with the next one.
 * When a session of the relay begins, the pieces that are not acknowledged are taken back, and sent again later: the
   messages need not wait for them. The recipient may have got some of them. A program without the feature FILES_3 takes
   no piece twice, so of its pieces only those are taken back that were never sent.
@@ -84,8 +84,8 @@ class OutgoingJob(Job):
         return limit is not None and (size is None or size > limit)
 
     def no_direct(self, reason: str) -> None:
-        """There is no direct path."""
-        if self.needs_direct:
+        """There is no direct path: what was not offered yet fails if it needs one."""
+        if self.needs_direct and not self.announced:
             self.give_up(TransferStep.FAILED, f"it needs a direct path: {reason}")
 
     # --- what is said -----------------------------------------------------------------------------------------------
