@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyte
@@ -61,12 +61,15 @@ class Piped:
         extra: Mapping[str, str] | None = None,
         output: int | None = None,
         forked: bool = False,
+        command: Sequence[str] = COMMAND,
     ) -> None:
         """`output`: a file descriptor to use as standard output, instead of a pipe that can be read here.
 
-        `forked`: from a process that has imported everything, where the start is not what the test looks at.
+        `forked`: from a process that has imported everything, where the start is not what the test looks at. `command`:
+        how `aldis` is started.
         """
         self._words = [*map(str, words)]
+        self._command = command
         self._forked = forked
         self._environment = environment(home, extra)
         self._output = output
@@ -89,7 +92,7 @@ class Piped:
             )
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
-            *COMMAND,
+            *self._command,
             *self._words,
             stdin=pipe,
             stdout=pipe if self._output is None else self._output,

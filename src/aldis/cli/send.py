@@ -191,13 +191,14 @@ class Sending:
         self._peer = peer
         self._arguments = arguments
         self._pipe: PipeSource | None = None
+        self._offered: list[Transfer] = []
 
     async def run(self, paths: list[str]) -> ExitCode:
         """Send all, again and again while the other side comes back."""
         from aldis.cli.talk import alongside
 
         try:
-            return await alongside(self._send(paths), self._talk.refused_for_good())
+            return await alongside(self._send(paths), self._talk.refused_for_good(), self._wait_for_direct_paths())
         finally:
             self._talk.close()
             if self._pipe is not None:
@@ -225,6 +226,27 @@ class Sending:
             if not await self._is_back(limit):
                 self._screen.say(f"{safe_line(self._peer)} has not come back; the same command goes on with the rest")
                 return ExitCode.NOT_DELIVERED
+
+    async def _wait_for_direct_paths(self) -> None:
+        """Tell when what has begun waits for a direct path. Raises `TransferFailed` when none comes in time."""
+        import asyncio
+
+        from aldis.errors import TransferFailed
+        from aldis.store.files.transfer import OPEN
+
+        def waiting() -> list[Transfer]:
+            return [one for one in self._offered if one.state in OPEN and one.transferred and one.needs_direct]
+
+        name, limit = safe_line(self._peer), self._arguments.timeout or None
+        while True:
+            await self._talk.until(lambda: bool(waiting()))
+            self._screen.tell(f"there is no direct connection to {name} now; the rest waits for one")
+            try:
+                async with asyncio.timeout(limit):
+                    await self._talk.until(lambda: not waiting())
+            except TimeoutError:
+                reason = "no direct connection has come back; the same command goes on with the rest"
+                raise TransferFailed(self._peer, waiting()[0].name, reason) from None
 
     def _ledger(self, paths: list[str]) -> Ledger:
         from aldis.cli.home import Home
@@ -257,6 +279,7 @@ class Sending:
             transfer = await self._store.send_file(self._peer, source, name=name or _name_of(path))
             transfer.subscribe(lambda it: ledger.add(path, version) if it.state is TransferState.DONE else None)
         self._screen.follow(transfer)
+        self._offered.append(transfer)
         return transfer
 
     async def _is_over(self, transfer: Transfer) -> bool:

@@ -53,7 +53,9 @@ async def test_a_large_file_leaves_the_relay_to_the_messages_and_goes_on_directl
         await idle()
         assert not alice.pieces, "it waits for a direct path"
         assert transfer.state is TransferState.RUNNING
+        assert transfer.needs_direct
         alice.direct()
+        assert not transfer.needs_direct
         await arrives(transfer, path, folder / "a.bin")
 
 

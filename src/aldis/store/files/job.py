@@ -100,6 +100,12 @@ class Job:
         self.stirred = asyncio.Event()  # there is something to do, or to end
         self.owner = owner
 
+    @property
+    def needs_direct(self) -> bool:
+        """Whether it is too large for the path that there is now, or nobody knows how large it is."""
+        limit, size = self.peer.file_limit, self.transfer.size
+        return limit is not None and (size is None or size > limit)
+
     def is_open(self) -> bool:
         return self.transfer.state in OPEN
 

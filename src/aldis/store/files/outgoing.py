@@ -77,12 +77,6 @@ class OutgoingJob(Job):
         size = self._found.size
         return SendWindow(MAX_SIZE if size is None else size, start)
 
-    @property
-    def needs_direct(self) -> bool:
-        """Whether it is too large for the path that there is now, or nobody knows how large it is."""
-        limit, size = self.peer.file_limit, self._found.size
-        return limit is not None and (size is None or size > limit)
-
     def no_direct(self, reason: str) -> None:
         """There is no direct path: what was not offered yet fails if it needs one."""
         if self.needs_direct and not self.announced:

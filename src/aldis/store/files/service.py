@@ -224,6 +224,11 @@ class FileService:
         if job is not None:
             job.give_up(TransferStep.CANCELLED, in_short("cancelled", reason), told=reason)
 
+    def needs_direct(self, transfer: Transfer) -> bool:
+        """See `Transfer.needs_direct`."""
+        job = self._open.get(transfer)
+        return job is not None and job.needs_direct
+
     def _offered(self, transfer: Transfer) -> Job | None:
         job = self._open.get(transfer)
         if transfer.direction == "out":

@@ -29,6 +29,9 @@ class Service(Protocol):
     def cancel(self, transfer: Transfer, reason: str) -> None:
         """See `Transfer.cancel`."""
 
+    def needs_direct(self, transfer: Transfer) -> bool:
+        """See `Transfer.needs_direct`."""
+
 
 class TransferState(Enum):
     """How a transfer stands."""
@@ -144,6 +147,12 @@ class Transfer:
     def resumed(self) -> int:
         """How many bytes the recipient had from an earlier transfer."""
         return self._resumed
+
+    @property
+    def needs_direct(self) -> bool:
+        """Whether it waits for a direct path: it is too large for the relay, which is all that there is now. It changes
+        with `PeerView.path`, of which the state of the store tells."""
+        return self._service.needs_direct(self)
 
     @property
     def error(self) -> AldisError | None:
