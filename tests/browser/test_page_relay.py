@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from playwright.async_api import expect
 
@@ -38,3 +39,13 @@ async def test_the_page_says_that_messages_go_sealed_through_the_server(arrive: 
     await expect(with_bob.panel.get_by_role("listitem").last).to_have_text(
         "Sealed, through this server: works, for messages and small files."
     )
+
+
+async def test_a_large_file_says_that_it_waits_for_a_direct_connection(arrive: Arrive, tmp_path: Path) -> None:
+    film = tmp_path / "film.bin"
+    film.write_bytes(bytes(2_000_000))
+    alice, bob = await asyncio.gather(start(arrive, "alice"), start(arrive, "bob"))
+    with_bob = await alice.talk_to("bob")
+    await with_bob.delivers("hello")
+    await bob.open("alice")
+    await expect(await with_bob.send_file(film)).to_contain_text("2.0 MB · waits for a direct connection")

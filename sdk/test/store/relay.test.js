@@ -220,9 +220,11 @@ for (const isJournaled of [false, true]) {
     assert.equal(alice.state.peers.bob.path, 'relay');
     assert.equal(files[0].transferred, transferred, 'pieces of the file came through the relay');
     assert.equal(transfer.state, 'running');
+    assert.ok(transfer.needsDirect && files[0].needsDirect);
     world.network.blocked = world.network.stalled = false;
     world.network.match();
     await transfer.finished;
+    assert.ok(!transfer.needsDirect);
     assert.deepEqual(Buffer.from(await files[0].blob.arrayBuffer()), Buffer.from(await blob.arrayBuffer()));
   });
 }

@@ -132,6 +132,10 @@ export class Job {
     return (this.transfer.size ?? Infinity) > this.peer.fileLimit;
   }
 
+  get needsDirect() {
+    return !this.isOver && this.isTooLarge;
+  }
+
   get isOver() {
     return !this.#all.has(this);
   }

@@ -114,7 +114,15 @@ export class FileService {
       this.#held.delete(transfer);
     };
     const nothing = () => {};
-    const owner = { device, canKeep: false, accept: nothing, decline: nothing, cancel: nothing, release };
+    const owner = {
+      device,
+      canKeep: false,
+      needsDirect: false,
+      accept: nothing,
+      decline: nothing,
+      cancel: nothing,
+      release,
+    };
     const transfer = new Transfer(owner, userId, 'in', record);
     const file = kept.add('in', record, ({ isKept, problem }) => Transfer.kept(transfer, isKept, problem));
     const content = await file.content();

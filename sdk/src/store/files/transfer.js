@@ -28,6 +28,7 @@ import { safeMime, safeName } from './names.js';
  * @typedef {object} TransferOwner What a transfer asks of its `job.Job`; see the methods of `Transfer`.
  * @property {string | null} device
  * @property {boolean} canKeep
+ * @property {boolean} needsDirect
  * @property {(sink: WritableStream<Bytes> | undefined, hold: boolean) => void} accept
  * @property {(reason: string) => void} decline
  * @property {(reason: string) => void} cancel
@@ -144,6 +145,14 @@ export class Transfer {
   /** Whether the journal would keep it, if it is accepted now and without a sink. */
   get canKeep() {
     return this.#owner.canKeep;
+  }
+
+  /**
+   * Whether it waits for a direct path: it is too large for the relay, which is all that there is now. It changes with the
+   * `path` of the peer, of which the state of the store tells.
+   */
+  get needsDirect() {
+    return this.#owner.needsDirect;
   }
 
   /** Why the file does not arrive; null as long as it may, and when it has. */

@@ -445,6 +445,7 @@ test('applications see of a transfer what is for them, and nothing else', () => 
     'kept',
     'keptProblem',
     'canKeep',
+    'needsDirect',
     'error',
     'blob',
     'files',
@@ -452,7 +453,7 @@ test('applications see of a transfer what is for them, and nothing else', () => 
   assert.deepEqual(methods, ['constructor', ...told, 'accept', 'decline', 'cancel', 'release', 'subscribe']);
   assert.deepEqual(
     Object.keys(transfer).sort().join(),
-    'blob,canKeep,device,direction,error,files,finished,id,isFolder,kept,keptProblem,mime,name,resumed,size,state,transferred,userId',
+    'blob,canKeep,device,direction,error,files,finished,id,isFolder,kept,keptProblem,mime,name,needsDirect,resumed,size,state,transferred,userId',
   );
 });
 

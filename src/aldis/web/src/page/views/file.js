@@ -45,14 +45,17 @@ export function fileEntry(entry, person, session) {
     element,
     render() {
       const isRunning = transfer.state === 'running';
-      const waiting = person.presence !== 'connected' && (isRunning || (mine && transfer.state === 'offered'));
-      element.dataset.state = waiting ? 'waiting' : transfer.state;
+      const isOnItsWay = isRunning || (mine && transfer.state === 'offered');
+      const waiting = person.presence !== 'connected' && isOnItsWay;
+      const isStopped = transfer.needsDirect && isOnItsWay;
+      element.dataset.state = waiting || isStopped ? 'waiting' : transfer.state;
       progress.hidden = !isRunning;
       progress.max = transfer.size || 1;
       progress.value = transfer.transferred;
       const size = transfer.size === null ? '' : `${bytes(transfer.size)} · `;
       const part = isRunning ? `${bytes(transfer.transferred)} of ${size}` : size;
       if (waiting) setText(state, `${part}waits until ${named(person.name)} is back`);
+      else if (isStopped) setText(state, `${part}waits for a direct connection`);
       else if (entry.saved) setText(state, `${size}saved`);
       else setText(state, describe(transfer, speedOf(transfer)));
       const blob = transfer.state === 'done' ? (entry.onDisk ?? transfer.blob) : null;
