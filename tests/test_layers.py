@@ -21,6 +21,7 @@ ALDIS = Rules(
         "version": 0,
         "settings": 0,
         "sqlite_files": 0,
+        "tcp_segments": 0,
         "environment": 1,
         "protocol": 1,
         "identity": 1,

@@ -42,6 +42,7 @@ from aldis.protocol.codes import CloseCode
 from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason, read_close
 from aldis.protocol.names import PROTOCOL
 from aldis.settings import check_path
+from aldis.tcp_segments import limit_segments
 
 # Far above what a server relays (64 KiB by default); limits what a server can make us keep.
 MAX_MESSAGE: Final = 1024 * 1024
@@ -308,7 +309,11 @@ async def open_transport(
         found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         async with asyncio.timeout(tcp_timeout):
             sock = await aiohappyeyeballs.start_connection(
-                found, happy_eyeballs_delay=_ATTEMPT_DELAY, interleave=1, loop=loop
+                found,
+                happy_eyeballs_delay=_ATTEMPT_DELAY,
+                interleave=1,
+                loop=loop,
+                socket_factory=_new_socket,
             )
         sockets.append(sock)
         return sock
@@ -351,6 +356,13 @@ async def open_transport(
     finally:
         if transport is None:
             await _abandon(dialing, sockets)
+
+
+def _new_socket(address: aiohappyeyeballs.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, there = address
+    sock = socket.socket(family, kind, protocol)
+    limit_segments(sock, str(there[0]))
+    return sock
 
 
 async def _abandon(dialing: asyncio.Task[tuple[WSTransport, WSListener]], sockets: list[socket.socket]) -> None:

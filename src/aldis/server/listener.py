@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import sys
 from collections import Counter
 from collections.abc import Sequence, Sized
 from functools import partial
@@ -48,6 +47,7 @@ from aldis.server.sockets import address_error, has_left, is_silent, listening_s
 from aldis.server.tls_reading import open_with_tls
 from aldis.server.tuning import Tuning
 from aldis.server.websocket import ClientConnection
+from aldis.tcp_segments import limit_segments
 
 # A reply of this size at most never waits: it fits into the smallest buffer that the kernel has (tcp(7), tcp_wmem).
 AT_ONCE: Final = 4096
@@ -72,12 +72,6 @@ RECEIVE_BUFFER: Final = 32 * 1024
 # What the kernel takes for a client that does not read (SO_SNDBUF; Linux doubles it). Left alone, it takes up to 4 MB
 # for each connection, before the server knows that anything waits. On a line of 100 ms it allows 2 MB a second.
 SEND_BUFFER: Final = 128 * 1024
-# The largest segment that a client may send (TCP_MAXSEG): a small part of the above, as on Ethernet. On loopback, where
-# a proxy may be, one can fill half of the window. Then Linux can get into a state where the window that it offers, a
-# whole number of the segments that came, stays smaller than the client's next segment. From then on the client sends by
-# its timer for a window that stays closed (RFC 9293 section 3.8.6.1): at best 100 KB/s, for as long as it has more to
-# send. The kernel also drops fewer small segments, which would have to come again.
-MAX_SEGMENT: Final = 2048
 # One response for all connections of a dialect: picows sets the accept key and sends it at once.
 _SWITCHING: Final = {
     dialect: WSUpgradeResponse.create_101_response(
@@ -150,8 +144,7 @@ class Listener:
             # Accepted connections inherit all of it.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-            if sys.platform == "linux":  # others allow no more than they would choose themselves
-                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, MAX_SEGMENT)
+            limit_segments(listening, str(listening.getsockname()[0]))
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 unacknowledged = int(self._tuning.unacknowledged * 1000)
                 listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unacknowledged)
