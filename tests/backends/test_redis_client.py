@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from redis.exceptions import ConnectionError  # noqa: A004 - the library's own
 from aldis.backends import redis_client
 from aldis.backends.redis_client import ANSWER_SECONDS, Command, RedisServers
 from aldis.backends.redis_url import RedisUrl
+from support.fake_sentinel import DOWN, KNOWS, SERVICE, FakeSentinel, always
 from support.patience import PATIENCE
 from support.redis_server import Cluster, RedisServer, Sentinels
 
@@ -114,6 +116,62 @@ def test_no_call_gets_a_connection_to_a_former_master_that_is_being_closed(
             await servers.close()
 
     with_sentinels(tmp_path, follow)
+
+
+@asynccontextmanager
+async def behind(*sentinels: FakeSentinel) -> AsyncIterator[RedisServers]:
+    hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
+    servers = RedisServers(RedisUrl.parse(f"redis+sentinel://{hosts}/{SERVICE}"))
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield servers
+    finally:
+        await servers.close()
+
+
+async def test_every_sentinel_is_asked_for_the_master_also_when_another_call_has_found_one_that_knows_it() -> None:
+    """After a failover the first of them knows it a moment before the others."""
+    found, questions = asyncio.Event(), 0
+
+    async def late_to_the_second() -> str:
+        nonlocal questions
+        questions += 1
+        if questions == 2:
+            await found.wait()
+        return DOWN
+
+    async with (
+        FakeSentinel(1, late_to_the_second) as late,
+        FakeSentinel(2, always(KNOWS)) as knows,
+        FakeSentinel(1, always(DOWN)) as other,
+        behind(late, knows, other) as servers,
+    ):
+        first, second = (asyncio.create_task(servers.masters()) for _ in range(2))
+        assert await first == [("127.0.0.1", 2)]
+        found.set()
+        assert await second == [("127.0.0.1", 2)]
+
+
+async def test_no_sentinel_is_forgotten_when_several_calls_ask_for_the_master_at_once() -> None:
+    both, questions = asyncio.Event(), 0
+
+    async def to_both_at_once() -> str:
+        nonlocal questions
+        questions += 1
+        if questions == 2:
+            both.set()
+        await both.wait()
+        return KNOWS
+
+    async with (
+        FakeSentinel(3, always(DOWN)) as down,
+        FakeSentinel(2, to_both_at_once) as knows,
+        FakeSentinel(3, always(DOWN)) as other,
+        behind(down, knows, other) as servers,
+    ):
+        assert await asyncio.gather(servers.masters(), servers.masters()) == [[("127.0.0.1", 2)]] * 2
+        down.says, knows.says = always(KNOWS), always(DOWN)
+        assert await servers.masters() == [("127.0.0.1", 3)]
 
 
 def test_a_master_of_a_cluster_that_has_died_is_not_asked_any_more_once_it_is_replaced(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import hashlib
 import ssl
 from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 from importlib.resources import files
 from math import inf
@@ -117,7 +118,7 @@ class RedisServers:
                 self._client = RedisCluster(startup_nodes=nodes, require_full_coverage=False, **more)
             elif where.kind == "sentinel":
                 kwargs = _timeouts() | _tls(where)
-                self._sentinel = Sentinel(where.hosts, sentinel_kwargs=kwargs, **more)  # type: ignore[no-untyped-call]
+                self._sentinel = _Sentinels(where.hosts, sentinel_kwargs=kwargs, **more)  # type: ignore[no-untyped-call]
                 self._client = self._sentinel.master_for(
                     where.service, connection_pool_class=_MasterPool, db=where.database
                 )
@@ -302,6 +303,19 @@ _WORDS: Final[dict[type[BaseException], str]] = {
     RedisError: "refuses a command",
     OSError: "cannot be reached",
 }
+
+
+class _Sentinels(Sentinel):
+    """Asks all Sentinels for the master, also when several calls ask at once."""
+
+    async def discover_master(self, service_name: str) -> Any:
+        """redis-py puts the Sentinel that knew it before the others, in the list that all calls go through: another
+        call then skips that one, and one that knew it too leaves it in two places, and a Sentinel in none."""
+        asked = copy(self)
+        asked.sentinels = list(self.sentinels)
+        found = await super(_Sentinels, asked).discover_master(service_name)
+        self.sentinels = sorted(self.sentinels, key=lambda sentinel: sentinel is not asked.sentinels[0])
+        return found
 
 
 class _MasterPool(SentinelConnectionPool):
