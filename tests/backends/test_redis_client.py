@@ -174,7 +174,64 @@ async def test_no_sentinel_is_forgotten_when_several_calls_ask_for_the_master_at
         assert await servers.masters() == [("127.0.0.1", 3)]
 
 
-def test_a_master_of_a_cluster_that_has_died_is_not_asked_any_more_once_it_is_replaced(tmp_path: Path) -> None:
+def idle(client: Any) -> list[Any]:
+    """Its connections that nobody uses."""
+    return list(client.connection_pool._available_connections)
+
+
+async def reset(server: RedisServer, *connections: Any) -> None:
+    """Kill a server that has not read all that has come, and return when its connections have noticed: the system
+    resets them, and closes them only if all was read."""
+    server.pause()
+    for connection in connections:
+        connection._writer.write(b"PING\r\n")
+        await connection._writer.drain()
+    server.kill()
+    for connection in connections:
+        with pytest.raises(ConnectionResetError):
+            await connection._reader.read()
+
+
+def test_a_connection_that_was_reset_while_nobody_used_it_is_not_used_any_more(tmp_path: Path) -> None:
+    """redis-py sees only one that was closed."""
+
+    async def again(redis: RedisServer) -> None:
+        servers = RedisServers(RedisUrl.parse(redis.url()))
+        try:
+            for call in CALLS.values():
+                await call(servers)
+                await reset(redis, *idle(servers._client))
+                redis.start()
+                await call(servers)
+            await reset(redis, *idle(servers._client))
+            redis.start()
+            assert [key async for key in servers.keys("*")] == []
+        finally:
+            await servers.close()
+
+    with RedisServer(tmp_path) as redis, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(again(redis), PATIENCE))
+
+
+def test_a_connection_to_a_sentinel_that_was_reset_is_not_used_any_more() -> None:
+    async def again() -> None:
+        async with FakeSentinel(1, always(KNOWS)) as sentinel, behind(sentinel) as servers:
+            await servers.masters()
+            assert servers._sentinel is not None
+            (connection,) = idle(servers._sentinel.sentinels[0])
+            sentinel.reset()
+            with pytest.raises(ConnectionResetError):
+                await connection._reader.read()
+            assert await servers.masters() == [("127.0.0.1", 1)]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(again())
+
+
+@pytest.mark.parametrize("ends", ["closed", "reset"])
+def test_a_master_of_a_cluster_that_has_died_is_not_asked_any_more_once_it_is_replaced(
+    tmp_path: Path, ends: str
+) -> None:
     """Nobody has used the connection to it since: no call has to fail for that to be found out."""
     commands = [Command("GET", f"name{number}") for number in range(30)]
 
@@ -182,7 +239,14 @@ def test_a_master_of_a_cluster_that_has_died_is_not_asked_any_more_once_it_is_re
         servers = RedisServers(RedisUrl.parse(cluster.url))
         try:
             assert await servers.run(commands) == [None] * 30
-            cluster.lose_a_master()
+            if ends == "reset":
+                victim = cluster.masters()[0]
+                client: Any = servers._client
+                (node,) = [each for each in client.get_primaries() if each.port == victim.port]
+                await reset(victim, *node._free)
+                cluster.servers.remove(victim)
+            else:
+                cluster.lose_a_master()
             await asyncio.to_thread(cluster.until_replaced)
             assert await servers.run(commands) == [None] * 30
         finally:

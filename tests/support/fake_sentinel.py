@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -31,15 +33,27 @@ class FakeSentinel:
         self.port = 0
         self._master_port = master_port
         self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def reset(self) -> None:
+        """Reset all connections (RST)."""
+        for writer in self._writers:
+            raw = writer.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         words = hiredis.Reader()
+        self._writers.add(writer)
         try:
             while data := await reader.read(65536):
                 words.feed(data)
                 while (command := words.gets()) is not False:
                     writer.write(await self._answer(command))
+        except ConnectionError:
+            pass
         finally:
+            self._writers.discard(writer)
             writer.close()
 
     async def _answer(self, command: list[bytes]) -> bytes:

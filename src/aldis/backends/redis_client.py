@@ -17,7 +17,7 @@ import asyncio
 import builtins
 import hashlib
 import ssl
-from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
@@ -153,8 +153,8 @@ class RedisServers:
         """The answers to one command of all servers that take writes."""
         client = self._client
         with _connections():
+            await self._leave_the_dead()
             if isinstance(client, RedisCluster):
-                await client.initialize()
                 return [await node.execute_command(*words) for node in client.get_primaries()]
             return [await client.execute_command(*words)]  # type: ignore[no-untyped-call]
 
@@ -199,6 +199,7 @@ class RedisServers:
         """All keys of this pattern; one that comes or goes meanwhile may be missing, and some come twice."""
         # Keys looked at in one call: a call takes about a millisecond, during which the server answers nobody else.
         with _connections():
+            await self._leave_the_dead()
             async for key in self._client.scan_iter(match=pattern, count=1000):
                 yield cast(bytes, key)
 
@@ -254,10 +255,9 @@ class RedisServers:
 
     async def _send(self, commands: Sequence[Command], *, whole: Container[int], sync_ms: int | None) -> list[Any]:
         """Send commands; those at the places `whole` with the text of their script."""
+        await self._leave_the_dead()
         pipeline: Any  # both kinds of the library, which share no type
         if isinstance(self._client, RedisCluster):
-            await self._client.initialize()
-            await _leave_the_dead(self._client)
             pipeline = self._client.pipeline()
         else:
             pipeline = self._client.pipeline(transaction=False)
@@ -276,6 +276,20 @@ class RedisServers:
                 for place in places:
                     answers[place] = late if not isinstance(answers[place], Exception) else answers[place]
         return answers[: len(commands)]
+
+    async def _leave_the_dead(self) -> None:
+        """Close idle connections that have ended; in a Cluster, ask who has the slots of their servers now.
+
+        redis-py takes the next one that is idle: in a Cluster as it is, and elsewhere one that was reset, because it
+        only sees those that were closed. So the first call after that would fail, although a server is there.
+        """
+        client = self._client
+        if not isinstance(client, RedisCluster):
+            await _close_ended(_idle(client))
+            return
+        await client.initialize()
+        if await _close_ended(one for node in client.get_nodes() for one in getattr(node, "_free", ())):
+            await client.nodes_manager.initialize()
 
     def _servers_of(self, commands: Sequence[Command]) -> Mapping[ClusterNode | None, list[int]]:
         """The places of the commands by the server that gets them; None is the only one."""
@@ -313,6 +327,8 @@ class _Sentinels(Sentinel):
         call then skips that one, and one that knew it too leaves it in two places, and a Sentinel in none."""
         asked = copy(self)
         asked.sentinels = list(self.sentinels)
+        for sentinel in asked.sentinels:
+            await _close_ended(_idle(sentinel))
         found = await super(_Sentinels, asked).discover_master(service_name)
         self.sentinels = sorted(self.sentinels, key=lambda sentinel: sentinel is not asked.sentinels[0])
         return found
@@ -336,29 +352,31 @@ class _MasterPool(SentinelConnectionPool):
         await super().release(connection)
 
 
-async def _leave_the_dead(client: RedisCluster) -> None:
-    """Close connections that a server has ended, and ask who has its slots now.
+# `_available_connections`, `_free` and `_reader` of redis-py are no public names.
 
-    redis-py takes the next one that is free, as it is, so the first call after a failover would fail: as `_connections`
-    says, and as its pool for one server does not. Its `_free` and `_reader` are no public names.
-    """
+
+def _idle(client: Redis) -> list[Any]:
+    return list(getattr(client.connection_pool, "_available_connections", ()))
+
+
+async def _close_ended(idle: Iterable[Any]) -> bool:
+    """Close those connections that have ended; whether there are any. No other call gets one of them meanwhile."""
     ended = [
         connection
-        for node in client.get_nodes()
-        for connection in getattr(node, "_free", ())
-        if (reader := getattr(connection, "_reader", None)) is not None and reader.at_eof()
+        for connection in idle
+        if (reader := getattr(connection, "_reader", None)) is not None
+        and (reader.at_eof() or reader.exception() is not None)
     ]
     for connection in ended:
         await connection.disconnect(nowait=True)
-    if ended:
-        await client.nodes_manager.initialize()
+    return bool(ended)
 
 
 @contextmanager
 def _connections() -> Iterator[None]:
     """A call on connections that may have ended.
 
-    redis-py does not see that one in its pool was reset, and for that uvloop raises what it uses for bugs, too.
+    One may end just before it is used, and for that uvloop raises what it uses for bugs, too.
     """
     try:
         yield
