@@ -55,6 +55,8 @@ LOGIN: Final = Login(
         *("+info", "+config|get", "+cluster"),
     ),
 )
+# Milliseconds until the Sentinel replaces a silent master: as for all results so far.
+_DOWN_AFTER: Final = 300
 _SETTINGS: Final = (*DURABLE, "--user", LOGIN.user, *LOGIN.rules)
 _WITH: Final = f"{LOGIN.user}:{LOGIN.password}@"
 # The time-outs of deploy/nginx.
@@ -259,7 +261,8 @@ class World:
     async def _start(self, stack: AsyncExitStack) -> None:
         folder = self._folder
         if self._sentinel:
-            self.sentinels = sentinels = stack.enter_context(Sentinels(folder / "redis", *_SETTINGS))
+            sentinels = Sentinels(folder / "redis", *_SETTINGS, down_after=_DOWN_AFTER)
+            self.sentinels = stack.enter_context(sentinels)
             self.redis = sentinels.master
             async with asyncio.timeout(30):
                 while not sentinels.has_replica():  # noqa: ASYNC110 - of other processes

@@ -24,7 +24,7 @@ from support.commands import aldis
 from support.directories import content, fill
 from support.kit import DEPLOY, ROOT, program, tool, written
 from support.patience import PATIENCE
-from support.redis_server import RedisServer
+from support.redis_server import DOWN_AFTER, RedisServer
 from support.registrations import register
 from support.server_process import ServerProcess
 
@@ -274,7 +274,7 @@ class KitSentinel(RedisServer):
             "dir /var/lib/redis\n": "",
             "10.0.0.5 6379 2": f"127.0.0.1 {master} 2",
             "PASSWORD": PASSWORD,
-            "milliseconds aldis 5000": "milliseconds aldis 500",
+            "milliseconds aldis 5000": f"milliseconds aldis {DOWN_AFTER}",
             "timeout aldis 60000": "timeout aldis 3000",
         }
         (folder / "sentinel.conf").write_text(written("cluster/sentinel.conf", changes))

@@ -16,11 +16,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 from support.kit import program
 from support.patience import PATIENCE
 from support.ports import free_port
+
+# Milliseconds after which a Sentinel holds a silent master for down. It connects once a second, counted from its last
+# attempt at the former master: with less it holds the new one for down until then, and nobody finds a master.
+DOWN_AFTER = 2000
+# Of the log of a Redis, when a test fails.
+_LAST_LINES = 25
 
 
 class RedisServer:
@@ -99,8 +106,13 @@ class RedisServer:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.kill()
+        if isinstance(error, Exception):
+            lines = (self.folder / "log").read_text(errors="replace").splitlines()[-_LAST_LINES:]
+            error.add_note("\n".join([f"The end of the log of the Redis at port {self.port}:", *lines, ""]))
 
 
 class Sentinels:
@@ -108,7 +120,7 @@ class Sentinels:
 
     SERVICE = "names"
 
-    def __init__(self, folder: Path, *settings: str, down_after: int = 300) -> None:
+    def __init__(self, folder: Path, *settings: str, down_after: int = DOWN_AFTER) -> None:
         """`down_after`: milliseconds after which a master that says nothing is replaced. On a busy machine one that
         lives may be silent for longer than what the default is."""
         self.master = RedisServer(folder / "master", *settings)
@@ -146,8 +158,10 @@ class Sentinels:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
 
 
 class _Sentinel(RedisServer):
@@ -229,5 +243,7 @@ class Cluster:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)

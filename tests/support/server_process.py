@@ -16,6 +16,9 @@ from support.patience import PATIENCE
 from support.ports import free_port
 from support.server_forks import RUN, template
 
+# Of the log, when a test fails.
+_LAST_LINES = 100
+
 _PROGRAM = f"{RUN}\nserve(*map(json.loads, sys.argv[1:]))"
 
 
@@ -86,7 +89,11 @@ class ServerProcess:
         """Start, and return when it serves; raises `AssertionError` with its log when it does not."""
         self._process = await self._spawn()
         self._reading = asyncio.create_task(self._read_log())
-        line = await self.wait_for_line("serving")
+        try:
+            line = await self.wait_for_line("serving")
+        except TimeoutError as error:
+            self._show_log(error)
+            raise
         self.port = int(line["url"].rpartition(":")[2])
         self.admin_port = int(line["admin"].rpartition(":")[2]) if line["admin"] else 0
 
@@ -179,3 +186,10 @@ class ServerProcess:
         if self._process is not None and self._process.returncode is None:
             os.kill(self.pid, signal.SIGKILL)
             await self.wait()
+        if isinstance(error, Exception):
+            self._show_log(error)
+
+    def _show_log(self, error: Exception) -> None:
+        """Have pytest show the log below this error: those of all servers that run, each with its port."""
+        port = self.port or self.settings["port"]
+        error.add_note("".join([f"The end of the log of the server at port {port}:\n", *self._log[-_LAST_LINES:]]))
