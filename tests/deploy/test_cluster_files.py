@@ -24,7 +24,7 @@ from support.commands import aldis
 from support.directories import content, fill
 from support.kit import DEPLOY, ROOT, program, tool, written
 from support.patience import PATIENCE
-from support.redis_server import DOWN_AFTER, RedisServer
+from support.redis_server import AT_ONCE, DOWN_AFTER, RedisServer
 from support.registrations import register
 from support.server_process import ServerProcess
 
@@ -289,8 +289,8 @@ async def test_the_nodes_go_on_when_sentinels_have_made_the_replica_the_master(t
     users = ("users.acl", "sentinel-users.acl")
     (tmp_path / "password").write_text(PASSWORD)
     with ExitStack() as stack:
-        master = stack.enter_context(KitRedis(tmp_path / "master", users=users, more=more))
-        of_master = ("--replicaof", f"127.0.0.1 {master.port}", "--repl-diskless-sync-delay", "0")
+        master = stack.enter_context(KitRedis(tmp_path / "master", *AT_ONCE, users=users, more=more))
+        of_master = ("--replicaof", f"127.0.0.1 {master.port}")
         replica = stack.enter_context(KitRedis(tmp_path / "replica", *of_master, users=users, more=more))
         sentinels = [stack.enter_context(KitSentinel(tmp_path / str(number), master.port)) for number in range(3)]
         await until(lambda: "master_link_status:up" in replica.ask("info", "replication"))

@@ -26,6 +26,8 @@ from support.ports import free_port
 # Milliseconds after which a Sentinel holds a silent master for down. It connects once a second, counted from its last
 # attempt at the former master: with less it holds the new one for down until then, and nobody finds a master.
 DOWN_AFTER = 2000
+# By default a master waits 5 s for more replicas before it sends its data to the first.
+AT_ONCE = ("--repl-diskless-sync-delay", "0")
 # Of the log of a Redis, when a test fails.
 _LAST_LINES = 25
 
@@ -123,15 +125,9 @@ class Sentinels:
     def __init__(self, folder: Path, *settings: str, down_after: int = DOWN_AFTER) -> None:
         """`down_after`: milliseconds after which a master that says nothing is replaced. On a busy machine one that
         lives may be silent for longer than what the default is."""
+        settings = (*settings, *AT_ONCE)
         self.master = RedisServer(folder / "master", *settings)
-        self.replica = RedisServer(
-            folder / "replica",
-            *settings,
-            "--replicaof",
-            f"127.0.0.1 {self.master.port}",
-            "--repl-diskless-sync-delay",
-            "0",
-        )
+        self.replica = RedisServer(folder / "replica", *settings, "--replicaof", f"127.0.0.1 {self.master.port}")
         self._sentinel = _Sentinel(folder / "sentinel", self.master.port, self.SERVICE, down_after)
 
     @property
@@ -139,9 +135,9 @@ class Sentinels:
         return f"{self._sentinel.url(scheme='redis+sentinel')}/{self.SERVICE}"
 
     def has_replica(self) -> bool:
-        """Whether the Sentinel and the master know the replica, and it has all of the master's data."""
+        """Whether the replica has all of the master's data, and the Sentinel knows that: it can be chosen."""
         known = self._sentinel.say("sentinel", "replicas", self.SERVICE)
-        return str(self.replica.port) in known and "master_link_status:up" in self.replica.say("info", "replication")
+        return "master-link-status\nok" in known
 
     def masters_port(self) -> int:
         """The port of the master, by the Sentinel's word."""
@@ -183,8 +179,7 @@ class Cluster:
     def __init__(self, folder: Path, *settings: str, replicas: bool = False) -> None:
         # In milliseconds; a master that says nothing for so long is replaced, if there is a replica.
         timeout = ("--cluster-node-timeout", "1000" if replicas else "15000")
-        # By default a master waits 5 s for more replicas before it sends its data to the first.
-        more = ("--cluster-enabled", "yes", *timeout, "--repl-diskless-sync-delay", "0", *settings)
+        more = ("--cluster-enabled", "yes", *timeout, *AT_ONCE, *settings)
         self.servers = [RedisServer(folder / str(number), *more, bus=True) for number in range(6 if replicas else 3)]
         self._replicas = replicas
 
