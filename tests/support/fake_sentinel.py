@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -33,27 +34,28 @@ class FakeSentinel:
         self.port = 0
         self._master_port = master_port
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._handlers: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
     def reset(self) -> None:
         """Reset all connections (RST)."""
-        for writer in self._writers:
+        for writer in self._handlers.values():
             raw = writer.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         words = hiredis.Reader()
-        self._writers.add(writer)
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handlers[handler] = writer
         try:
             while data := await reader.read(65536):
                 words.feed(data)
                 while (command := words.gets()) is not False:
                     writer.write(await self._answer(command))
-        except ConnectionError:
-            pass
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # reset, or the end of the test
         finally:
-            self._writers.discard(writer)
             writer.close()
 
     async def _answer(self, command: list[bytes]) -> bytes:
@@ -79,3 +81,9 @@ class FakeSentinel:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        for handler in self._handlers:
+            handler.cancel()
+        await asyncio.gather(*self._handlers)
+        for writer in self._handlers.values():
+            with suppress(ConnectionError):
+                await writer.wait_closed()
