@@ -38,6 +38,27 @@ NO_ROOM = """
   };
 }
 """
+# A transaction that lasts until `letGo` is called.
+BUSY = """
+async () => {
+  const database = await new Promise((resolve) => {
+    const opening = indexedDB.open('aldis.journal.bob');
+    opening.onsuccess = () => resolve(opening.result);
+  });
+  const rows = database.transaction('rows', 'readwrite').objectStore('rows');
+  let isBusy = true;
+  window.letGo = () => (isBusy = false);
+  await new Promise((resolve) => {
+    const look = () => {
+      resolve();
+      if (isBusy) rows.get('w').onsuccess = look;
+      else database.close();
+    };
+    rows.get('w').onsuccess = look;
+  });
+}
+"""
+FRAMES = "new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
 # Until the browser has a copy of all of it; the window says so to nobody.
 COPIED = """
 async (blocks) => {
@@ -126,6 +147,36 @@ async def test_what_the_sender_has_left_says_that_it_goes_on(arrive: Arrive, tmp
     await bob.page.reload()
     await (await bob.open("alice")).connected()
     await expect(bob.conversation("alice").log.get_by_role("article")).to_have_count(0)
+
+
+@IN_BOTH
+async def test_what_is_discarded_is_in_sight_until_a_reload_cannot_bring_it_back(
+    arrive: Arrive, tmp_path: Path
+) -> None:
+    names = ("first.bin", "second.bin")
+    for name in names:
+        (tmp_path / name).write_bytes(os.urandom(5000))
+    alice, bob = await windows(arrive, "alice", "bob")
+    with_bob = await (await alice.talk_to("bob")).connected()
+    await with_bob.send_files(*(tmp_path / name for name in names))
+    with_alice = await bob.open("alice")
+    for name in names:
+        await with_alice.button(f"Accept {name}").click()
+        await expect(with_alice.entry(name)).to_contain_text("received")
+    # Nothing can be written while another transaction goes on.
+    await bob.page.evaluate(BUSY)
+    await with_alice.button("Discard first.bin").click()
+    await bob.page.evaluate(FRAMES)
+    await expect(with_alice.log.get_by_role("article")).to_have_count(2)
+    await bob.page.evaluate("letGo()")
+    await expect(with_alice.log.get_by_role("article")).to_have_count(1)
+    # The last moment of the page: it does not hear any more what became of it.
+    await bob.page.evaluate(
+        "addEventListener('pagehide', () => document.querySelector('[aria-label^=Discard]').click())"
+    )
+    await bob.page.reload()
+    await (await bob.open("alice")).connected()
+    await expect(with_alice.log.get_by_role("article")).to_have_count(0)
 
 
 async def test_a_browser_without_room_says_to_keep_the_window_open(arrive: Arrive, tmp_path: Path) -> None:

@@ -104,6 +104,17 @@ async def test_what_was_queued_before_a_reload_is_sent_after_it(arrive: Arrive) 
     assert [message["content"] for message in await bob.read(1)] == [5]
 
 
+@IN_BOTH
+async def test_what_is_queued_as_the_page_ends_is_sent_by_the_next(arrive: Arrive) -> None:
+    """A page that ends hears no more of its requests, so it has to be enough to have made them."""
+    alice = await Tab(await arrive()).open()
+    await alice.run("addEventListener('pagehide', () => store.send('bob', 'last').catch(() => {}));")
+    await started(alice, "alice")  # it hears of that later, and is closed then
+    await alice.run("await store.send('bob', 'first').whenStored();")
+    await started(await alice.open(), "alice")
+    assert await alice.get("journal.queued.map(({ content }) => content)") == ["first", "last"]
+
+
 @pytest.mark.parametrize("end", ["sender", "receiver"])
 @IN_BOTH
 async def test_a_numbered_stream_goes_on_over_reloads(arrive: Arrive, end: str) -> None:

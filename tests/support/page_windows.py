@@ -161,10 +161,14 @@ class Conversation:
 
     async def send_file(self, path: Path) -> Locator:
         """Choose a file; the entry that appears."""
+        await self.send_files(path)
+        return self.entry(path.name)
+
+    async def send_files(self, *paths: Path) -> None:
+        """Choose some files."""
         async with self.page.expect_file_chooser() as chooser:
             await self.button("Send files").click()
-        await (await chooser.value).set_files(path)
-        return self.entry(path.name)
+        await (await chooser.value).set_files(paths)
 
     async def send_folder(self, path: Path) -> Locator:
         """Choose a folder; the entry that appears."""

@@ -86,6 +86,22 @@ export function again(fresh, other) {
   meet(fresh, other);
 }
 
+/**
+ * The page as if it had been killed now, before it heard any more; returned is what starts it anew.
+ *
+ * @param {any} page
+ */
+export async function unheard(page) {
+  const row = page.backend.rows.find((/** @type {any} */ [key]) => key.startsWith('f/'));
+  const name = row[0].slice(2);
+  const blocks = await page.backend.blocks.read(name);
+  return async () => {
+    await page.backend.write([row]);
+    for (const [at, block] of blocks.entries()) await page.backend.blocks.put(`${name}/${at}`, block);
+    return (page = await page.reload());
+  };
+}
+
 /** Alice sends, and bob has got some of it. @param {number} size @param {number} at @param {any} [options] */
 export async function begun(size, at, options) {
   const [alice, bob] = [await Page.open(), await Page.open()];

@@ -269,8 +269,8 @@ export class Job {
   }
 
   /** The application has what has arrived. */
-  release() {
-    if (this.transfer.state === 'done') this.#kept?.handedOver();
+  async release() {
+    if (this.transfer.state === 'done') await this.#kept?.handedOver();
   }
 
   #checkOffered() {

@@ -19,6 +19,7 @@ import { read } from './disk.js';
 
 /**
  * @import { Bytes } from '../../protocol/codec.js'
+ * @import { JournalError } from '../../errors.js'
  * @import { JournalFiles } from '../journal/files.js'
  * @import { StoreLimits } from '../state.js'
  */
@@ -155,7 +156,7 @@ export class KeptTransfers {
 
   /** One need not be kept any more. @param {string} name */
   forget(name) {
-    this.#inUse.delete(name);
+    this.release(name);
     this.#kept.delete(name);
     this.files.remove(name);
   }
@@ -199,6 +200,8 @@ export class KeptFile {
   #over = false;
   /** @type {Promise<unknown>} The last block is being written. */
   #writing = Promise.resolve();
+  /** That the application has it is being written. @type {Promise<JournalError | null> | null} */
+  #handed = null;
 
   /**
    * @param {KeptTransfers} all
@@ -368,23 +371,25 @@ export class KeptFile {
     if (hold) {
       if ((await this.#put()) && !this.#over) this.#kept(true);
     } else {
-      void this.#put();
-      this.#emptied();
+      void this.#emptied();
     }
   }
 
   /** There is nothing in the blocks that anybody needs. */
   #emptied() {
+    const written = this.#all.files.putEmpty(this.#name, this.#record);
     this.release();
-    this.#all.files.empty(this.#name);
     this.#kept(false);
+    return written;
   }
 
-  /** The application has it. */
-  handedOver() {
-    if (this.#over) return;
-    this.#record.empty = true;
-    void this.#put();
-    this.#emptied();
+  /** The application has it. Returns when that is written; rejects with `JournalError`. */
+  async handedOver() {
+    if (!this.#over) {
+      this.#record.empty = true;
+      this.#handed = this.#emptied();
+    }
+    const error = await this.#handed;
+    if (error) throw error;
   }
 }

@@ -110,8 +110,8 @@ export class FileService {
   async #hold(kept, record) {
     const { userId, device, manifest, size, mime } = record;
     const release = () => {
-      file.handedOver();
       this.#held.delete(transfer);
+      return file.handedOver();
     };
     const nothing = () => {};
     const owner = {

@@ -32,7 +32,7 @@ import { safeMime, safeName } from './names.js';
  * @property {(sink: WritableStream<Bytes> | undefined, hold: boolean) => void} accept
  * @property {(reason: string) => void} decline
  * @property {(reason: string) => void} cancel
- * @property {() => void} release
+ * @property {() => Promise<void>} release
  */
 
 /**
@@ -212,9 +212,16 @@ export class Transfer {
     this.#owner.cancel(reason);
   }
 
-  /** You have what has arrived (`hold`): the journal need not keep it any more. `blob` stays as long as the page. */
+  /**
+   * You have what has arrived (`hold`): the journal need not keep it any more. `blob` stays as long as the page.
+   *
+   * @returns {Promise<void>} Resolves when the next page does not get it any more; rejects with `JournalError`, which nobody
+   *   has to handle, when the journal cannot be written now.
+   */
   release() {
-    this.#owner.release();
+    const released = this.#owner.release();
+    released.catch(() => {});
+    return released;
   }
 
   /**

@@ -3,7 +3,8 @@
  * their content. In Python there are records alone: the content is on the disk anyway.
  *
  * A record is a row among the others: it is written with them, and again when that has failed. Blocks are not: one that
- * cannot be written is the business of its file. It does not know what is in a record.
+ * cannot be written is the business of its file. They go when the journal has it that nobody needs them. If they went before,
+ * a page that ends in between would leave a record of what has gone. Of what is in a record it knows only `empty`.
  */
 import { digits } from './backend.js';
 
@@ -15,6 +16,7 @@ import { digits } from './backend.js';
 
 /**
  * @typedef {object} RowWriter The journal.
+ * @property {JournalError | null} error Why it cannot be written now.
  * @property {(key: string, value: unknown) => void} write
  * @property {(key: string, settle: (error: JournalError | null) => void) => void} leave
  */
@@ -29,6 +31,8 @@ export class JournalFiles {
   #journal;
   #blocks;
   #cleaned = Promise.resolve();
+  /** Files whose blocks go when it is written that nobody needs them. @type {Set<string>} */
+  #unneeded = new Set();
 
   /**
    * @param {RowWriter} journal
@@ -62,7 +66,10 @@ export class JournalFiles {
 
   async #clean() {
     const files = new Set((await this.#blocks.keys()).map((key) => key.slice(0, key.lastIndexOf('/'))));
-    for (const name of files) if (!this.records.has(name)) await this.#blocks.remove(name);
+    for (const name of files) {
+      const record = this.records.get(name);
+      if (!record || record.empty) await this.#blocks.remove(name);
+    }
   }
 
   /**
@@ -73,17 +80,42 @@ export class JournalFiles {
    * @returns {Promise<JournalError | null>} Why it cannot be written, when it cannot. It is forgotten then.
    */
   put(name, record) {
+    if (this.#unneeded.delete(name)) this.empty(name); // before there are others of that name
     this.records.set(name, record);
-    this.#journal.write(`f/${name}`, record);
-    return new Promise((resolve) => this.#journal.leave(`f/${name}`, resolve));
+    return this.#write(name, record);
+  }
+
+  /**
+   * The same for one that is `empty`.
+   *
+   * @param {string} name
+   * @param {object} record
+   */
+  async putEmpty(name, record) {
+    this.records.set(name, record);
+    return this.#writeEmpty(name, record);
   }
 
   /** Forget a record, and its blocks. Returns how many there were. @param {string} name */
   remove(name) {
     if (!this.records.delete(name)) return 0;
-    this.#journal.write(`f/${name}`, undefined);
-    this.empty(name);
+    void this.#writeEmpty(name, undefined);
     return 1;
+  }
+
+  /** @param {string} name @param {object | undefined} record @returns {Promise<JournalError | null>} */
+  #write(name, record) {
+    this.#journal.write(`f/${name}`, record);
+    return new Promise((resolve) => this.#journal.leave(`f/${name}`, resolve));
+  }
+
+  /** @param {string} name @param {object | undefined} record */
+  async #writeEmpty(name, record) {
+    this.#unneeded.add(name);
+    const writing = this.#write(name, record);
+    const error = this.#journal.error ?? (await writing); // a full disk wants the room of the blocks now
+    if (this.#unneeded.delete(name)) this.empty(name);
+    return error;
   }
 
   /** Forget the blocks. @param {string} name */

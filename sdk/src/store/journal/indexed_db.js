@@ -7,6 +7,8 @@
  *   tab that has waited longest. It is held from before the database is opened until after that is closed.
  * - Any failure of IndexedDB is a `JournalError` that says what a person can do.
  * - Blocks of files have a store of their own: a transaction with rows waits for none with blocks.
+ * - A transaction that writes is committed in the turn that asks for it. Without that a browser commits it when the page has
+ *   heard of its requests, and never if the page is loaded anew before.
  * - A database that another tab wants to delete, or to open with a newer version, is given up at once.
  * - A connection that is of no use any more is replaced, as long as the database is the same: after a full disk Chromium
  *   closes it, and in Firefox it may only delete. Not more often than once in `PAUSE`: with an attempt for each message,
@@ -243,7 +245,7 @@ export class IndexedDBBackend {
  * @param {IDBDatabase} database
  * @param {string} name Of the object store.
  * @param {IDBTransactionMode} mode
- * @param {(store: IDBObjectStore) => T | Promise<T>} work
+ * @param {(store: IDBObjectStore) => T | Promise<T>} work Asks for all that it writes at once.
  * @param {boolean} strict
  * @returns {Promise<T>}
  */
@@ -255,7 +257,9 @@ async function transact(database, name, mode, work, strict) {
   });
   ended.catch(() => {}); // it is told by what has failed before
   try {
-    const [result] = await Promise.all([work(transaction.objectStore(name)), ended]);
+    const working = work(transaction.objectStore(name));
+    if (mode === 'readwrite') transaction.commit();
+    const [result] = await Promise.all([working, ended]);
     return result;
   } catch (error) {
     try {

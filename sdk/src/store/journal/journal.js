@@ -17,10 +17,10 @@
  * `f/NAME` a file that is under way.
  */
 import { timers } from '../../client/timers.js';
-import { JournalCorrupt, JournalError, JournalForeign, StateError } from '../../errors.js';
-import { BYTES, JSON, TEXT } from '../../protocol/kinds.js';
+import { JournalCorrupt, JournalError, JournalForeign, JournalInUse, StateError } from '../../errors.js';
 import { decode } from '../messages/content.js';
 import { digits } from './backend.js';
+import { content, text, whole } from './checked.js';
 import { JournalFiles } from './files.js';
 import { JournalMailbox } from './mailbox.js';
 import { JournalStream } from './stream.js';
@@ -34,7 +34,7 @@ import { JournalStream } from './stream.js';
  * @import { Peer } from '../peers/peer.js'
  * @import { PeerServices } from '../services.js'
  * @import { StoreLimits } from '../state.js'
- * @import { JournalBackend } from './backend.js'
+ * @import { JournalBackend, Row } from './backend.js'
  * @import { Kept } from './queues.js'
  * @import { StoredStream, StreamRow } from './stream.js'
  */
@@ -87,6 +87,8 @@ export class Journal {
   #writing = null;
   #scheduled = false;
   #closed = false;
+  /** It was let go of. @type {JournalError | null} */
+  #gone = null;
   #cancelRetry = () => {};
   #cancelExpiry = () => {};
   /** @type {(() => Peers) | null} */
@@ -236,12 +238,29 @@ export class Journal {
     await this.#flush();
     let left = false;
     const leave = () => {
-      if (!left) void this.#flush().then(() => this.#backend.close());
+      if (!left) void this.#flush().then(() => this.#letGo());
       left = true;
     };
     if (!this.#mailbox) leave();
     else this.#mailbox.whenIdle(leave);
     if (left) await this.#flush();
+  }
+
+  #letGo() {
+    this.#backend.close();
+    this.#gone = new JournalInUse(this.name, 'is closed');
+    for (const [, settle] of this.#batch.left.splice(0)) settle(this.#gone); // nobody writes it any more
+  }
+
+  /**
+   * The page goes away. What waits for a transaction before it is written now, with what that has: a browser makes what it
+   * was asked for in one transaction, and nothing that the page would do later. It is written again if the page stays.
+   */
+  hurry() {
+    const flying = this.#flying;
+    if (!flying || !this.#batch.rows.size) return;
+    const rows = new Map([...flying.rows, ...this.#batch.rows]);
+    this.#backend.write(made(rows), flying.strict || this.#batch.strict).catch(() => {});
   }
 
   async #flush() {
@@ -411,6 +430,7 @@ export class Journal {
    * @param {(error: JournalError | null) => void} settle Hears why it was not written; null: it was.
    */
   leave(key, settle) {
+    if (this.#gone) return settle(this.#gone);
     const batch = this.#batch.rows.has(key) ? this.#batch : (this.#flying ?? this.#batch);
     batch.left.push([key, settle]);
   }
@@ -496,8 +516,7 @@ export class Journal {
     this.#batch = new Batch();
     this.#flying = batch;
     this.#cancelRetry();
-    const rows = Array.from(batch.rows, ([key, value]) => /** @type {[string, unknown]} */ ([key, valueOf(value)]));
-    this.#writing = this.#backend.write(rows, batch.strict).then(
+    this.#writing = this.#backend.write(made(batch.rows), batch.strict).then(
       () => this.#written(batch),
       (error) => this.#notWritten(batch, error),
     );
@@ -558,8 +577,8 @@ export class Journal {
   }
 }
 
-/** @param {unknown} value */
-const valueOf = (value) => (typeof value === 'function' ? value() : value);
+/** What is to be written, as it is now. @param {Map<string, unknown>} rows @returns {Row[]} */
+const made = (rows) => Array.from(rows, ([key, value]) => [key, typeof value === 'function' ? value() : value]);
 
 /**
  * A stream with what waits in it, made when its first row is read.
@@ -573,27 +592,4 @@ function stored(streams, stream, row) {
   const found = streams.get(stream) ?? { userId: '', device: null, last: 0, stream, messages: new Map() };
   streams.set(stream, Object.assign(found, row));
   return found;
-}
-
-/** @param {boolean} valid */
-function ensure(valid) {
-  if (!valid) throw new TypeError('no such value was written');
-}
-
-/** @param {any} value @returns {number} */
-function whole(value) {
-  ensure(Number.isSafeInteger(value) && value >= 0);
-  return value;
-}
-
-/** @param {any} value @returns {string} */
-function text(value) {
-  ensure(value && typeof value === 'string');
-  return value;
-}
-
-/** A row with what a message says. @param {any} value */
-function content(value) {
-  ensure([TEXT, BYTES, JSON].includes(value.content) && value.data instanceof Uint8Array);
-  return value;
 }

@@ -161,9 +161,13 @@ export class PeerManager {
         this.#devices
           .filter(({ path }) => path.connected)
           .forEach((device) => device.drop('the page was left', 'closed'));
+        this.setup.journal?.hurry();
       },
       thawed: () => this.#devices.forEach(({ dialer }) => dialer?.poke(true)),
-      gone: () => void this.close(),
+      gone: () => {
+        void this.close();
+        this.setup.journal?.hurry();
+      },
     });
   }
 

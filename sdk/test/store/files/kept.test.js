@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PeerBlocked, SignalingError } from '../../../src/errors.js';
 import { BLOCK } from '../../../src/store/files/digest.js';
-import { LEFT, OTHER, Page, again, begun, contentOf, meet, offer, part } from '../../support/kept_pages.js';
+import { LEFT, OTHER, Page, again, begun, contentOf, meet, offer, part, unheard } from '../../support/kept_pages.js';
 import { fileOf, ID, settle, until } from '../../support/transfers.js';
 
 // --- the pages end -----------------------------------------------------------------------------------------------------
@@ -106,14 +106,10 @@ test('a folder goes on too', async () => {
 
 test('a sender that did not hear of the end does not send it twice, and the application hears nothing', async () => {
   const { alice, bob, outgoing } = await begun(2 * BLOCK + 7, 0);
-  const row = alice.backend.rows.find(([key]) => key.startsWith('f/'));
-  const blocks = await alice.backend.blocks.read(String(row?.[0]).slice(2));
+  const killed = await unheard(alice);
   await outgoing.finished;
   await settle();
-  // It was killed before it knew.
-  await alice.backend.write([row]);
-  for (const [at, block] of blocks.entries()) await alice.backend.blocks.put(`${row[0].slice(2)}/${at}`, block);
-  const [sender, recipient] = [await alice.reload(), await bob.reload()];
+  const [sender, recipient] = [await killed(), await bob.reload()];
   again(sender, recipient);
   const [again_] = sender.resumed;
   await again_.finished;

@@ -275,8 +275,10 @@ export class Session {
   /** Take somebody off the list. @param {Person} person */
   async remove(person) {
     if (this.calling.person === person) this.calling.end();
-    for (const entry of person.entries) if (entry.kind === 'file') entry.transfer.release();
+    const files = person.entries.filter((entry) => entry.kind === 'file');
+    const released = files.map(({ transfer }) => transfer.release().catch(() => {}));
     await this.#store?.disconnectFromPeer(person.name);
+    await Promise.all(released); // or a window that is loaded anew has them on the list again
     this.#store?.unwatch(person.name).catch(() => {}); // the server forgets it with the connection
     this.people.remove(person);
   }
@@ -437,8 +439,9 @@ export class Session {
   }
 
   /** Nobody wants to save what has arrived. @param {Person} person @param {FileEntry} entry */
-  discard(person, entry) {
-    entry.transfer.release();
+  async discard(person, entry) {
+    // It stays in sight until the browser has forgotten it: a window that is loaded anew before shows it again.
+    await entry.transfer.release().catch(() => {}); // what is wrong with the journal is told beside the list
     person.drop(entry);
     this.#changed();
   }

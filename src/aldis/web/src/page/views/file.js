@@ -89,7 +89,8 @@ function actions(entry, person, session, blob) {
       return [button('Cancel', () => transfer.cancel())];
     case 'done': {
       // What is kept stays in this browser until it is saved, or discarded.
-      const discard = transfer.kept && !entry.saved ? [button('Discard', () => session.discard(person, entry))] : [];
+      const discard =
+        transfer.kept && !entry.saved ? [button('Discard', () => void session.discard(person, entry))] : [];
       if (transfer.isFolder) return mine ? [] : [contents(entry), ...discard];
       if (!blob) return [];
       const first = button(
@@ -166,7 +167,7 @@ function contents(entry) {
       left.delete(file);
       if (left.size) return;
       entry.saved = true;
-      entry.transfer.release();
+      void entry.transfer.release();
     };
     return h(
       'li',
@@ -184,7 +185,7 @@ function contents(entry) {
 function save(entry, blob) {
   entry.saved = true;
   download(entry.transfer.name, blob);
-  entry.transfer.release(); // the blob stays as long as this page
+  void entry.transfer.release(); // the blob stays as long as this page
 }
 
 /** @param {string} name @param {Blob} blob */
