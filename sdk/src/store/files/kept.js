@@ -61,6 +61,8 @@ export class KeptTransfers {
   #kept = new Map();
   /** @type {Set<string>} names of those that are under way now */
   #inUse = new Set();
+  /** @type {Set<string>} names of those of these that have arrived, and wait for the application to take them */
+  #held = new Set();
   #limits;
 
   /**
@@ -87,14 +89,15 @@ export class KeptTransfers {
   }
 
   /**
-   * What was accepted before, if the same is on offer again and is not under way.
+   * What was accepted before, if the same is on offer again and is not under way. What is held is not: it has arrived.
    *
    * @param {FileRecord} offered
    */
   taken(offered) {
     const name = nameOf('in', offered);
     const found = this.#kept.get(name);
-    return found && !this.#inUse.has(name) && isSame(found, offered) ? found : null;
+    const isIdle = !this.#inUse.has(name) || this.#held.has(name);
+    return found && isIdle && isSame(found, offered) ? found : null;
   }
 
   /**
@@ -134,7 +137,13 @@ export class KeptTransfers {
     this.#kept.set(name, record);
     if (isNew) kept.store();
     else kept.isKept = true;
+    if (!isNew && record.sha256 !== undefined) this.hold(name);
     return kept;
+  }
+
+  /** The journal has all of one, and the application does not have it yet. @param {string} name */
+  hold(name) {
+    this.#held.add(name);
   }
 
   /** What makes room for others goes. @param {'in' | 'out'} direction @param {FileRecord} record */
@@ -152,6 +161,7 @@ export class KeptTransfers {
   /** One is not under way any more, and stays. @param {string} name */
   release(name) {
     this.#inUse.delete(name);
+    this.#held.delete(name);
   }
 
   /** One need not be kept any more. @param {string} name */
@@ -369,7 +379,9 @@ export class KeptFile {
     if (this.#over) return;
     Object.assign(this.#record, { sha256, whole, empty: !hold });
     if (hold) {
-      if ((await this.#put()) && !this.#over) this.#kept(true);
+      if (!(await this.#put()) || this.#over) return;
+      this.#all.hold(this.#name);
+      this.#kept(true);
     } else {
       void this.#emptied();
     }

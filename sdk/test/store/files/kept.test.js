@@ -161,6 +161,47 @@ test('a folder is held too, and what was resumed stays held', async () => {
   assert.deepEqual(await fresh.kept(), [['in'], 0]);
 });
 
+test('what is held and offered once more, by a sender that did not hear of the end, is not asked for again', async () => {
+  const { alice, bob, outgoing, bytes } = await begun(2 * BLOCK + 7, 0, { hold: true });
+  const killed = await unheard(alice);
+  await outgoing.finished;
+  await settle();
+  let recipient = bob;
+  for (const round of [1, 2, 3]) {
+    const sender = await killed();
+    again(sender, recipient);
+    const [again_] = sender.resumed;
+    await again_.finished;
+    assert.equal(again_.resumed, 2 * BLOCK);
+    assert.deepEqual([recipient.asked.length, recipient.resumed.length], round === 1 ? [1, 0] : [0, 1]);
+    const [held] = [...recipient.asked, ...recipient.resumed];
+    assert.ok(held.kept);
+    assert.deepEqual(await contentOf(held), bytes);
+    assert.deepEqual(await recipient.kept(), [['in'], 3]);
+    recipient = await recipient.reload();
+  }
+  await recipient.resumed[0].release();
+  const sender = await killed();
+  again(sender, recipient);
+  await sender.resumed[0].finished;
+  assert.deepEqual([recipient.asked, recipient.transfers], [[], []]);
+  assert.deepEqual(await recipient.kept(), [['in'], 0]);
+});
+
+test('what is released while it is offered once more is released', async () => {
+  const { alice, bob, outgoing } = await begun(2 * BLOCK + 7, 0, { hold: true });
+  const killed = await unheard(alice);
+  await outgoing.finished;
+  await settle();
+  const sender = await killed();
+  again(sender, bob);
+  await bob.asked[0].release();
+  await sender.resumed[0].finished;
+  assert.deepEqual(await bob.kept(), [['in'], 0]);
+  const fresh = await bob.reload();
+  assert.deepEqual(fresh.resumed, []);
+});
+
 test('a file of which the browser has lost a part is not shown', async () => {
   const { bob, outgoing } = await begun(2 * BLOCK + 5, 0, { hold: true });
   await outgoing.finished;
