@@ -38,11 +38,11 @@ NO_ROOM = """
   };
 }
 """
-# A transaction that lasts until `letGo` is called.
+# In the journal of this name, a transaction that lasts until `letGo` is called.
 BUSY = """
-async () => {
+async (name) => {
   const database = await new Promise((resolve) => {
-    const opening = indexedDB.open('aldis.journal.bob');
+    const opening = indexedDB.open(`aldis.journal.${name}`);
     opening.onsuccess = () => resolve(opening.result);
   });
   const rows = database.transaction('rows', 'readwrite').objectStore('rows');
@@ -164,7 +164,7 @@ async def test_what_is_discarded_is_in_sight_until_a_reload_cannot_bring_it_back
         await with_alice.button(f"Accept {name}").click()
         await expect(with_alice.entry(name)).to_contain_text("received")
     # Nothing can be written while another transaction goes on.
-    await bob.page.evaluate(BUSY)
+    await bob.page.evaluate(BUSY, "bob")
     await with_alice.button("Discard first.bin").click()
     await bob.page.evaluate(FRAMES)
     await expect(with_alice.log.get_by_role("article")).to_have_count(2)

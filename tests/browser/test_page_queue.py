@@ -5,6 +5,7 @@ from __future__ import annotations
 from playwright.async_api import expect
 
 from browser.conftest import IN_BOTH
+from browser.test_page_kept_files import BUSY, FRAMES
 from support.browser import Arrive
 from support.page_windows import Window, window
 
@@ -30,6 +31,18 @@ async def test_what_waits_is_shown_as_waiting_after_a_reload_and_is_delivered(ar
     await (await bob.open("alice")).connected()
     await with_bob.delivers("three")
     await expect(bob.conversation("alice").log.get_by_role("article")).to_have_count(1)
+
+
+@IN_BOTH
+async def test_what_is_written_is_said_to_wait_when_a_reload_does_not_lose_it(arrive: Arrive) -> None:
+    alice = await window(arrive, "alice")
+    with_bob = await alice.talk_to("bob")
+    await alice.page.evaluate(BUSY, "alice")
+    entry = await with_bob.say("later")
+    await alice.page.evaluate(FRAMES)
+    await expect(entry).to_contain_text("sending")
+    await alice.page.evaluate("letGo()")
+    await expect(entry).to_contain_text("waiting for bob")
 
 
 async def test_a_window_that_sleeps_keeps_what_waits_until_it_is_closed(arrive: Arrive) -> None:

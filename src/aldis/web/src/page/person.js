@@ -15,7 +15,7 @@ const MAX_SHOWN = 65_536; // of one message
 const MAX_KEPT = 2_000_000; // of one person's messages
 const MAX_LAID_OUT = 4096; // of a JSON value that gets a line for each of its parts, which may make it a hundred times as long
 
-/** @typedef {{ kind: 'text', mine: boolean, at: Date, text: string, more: number, whole: string, code: boolean, state: 'waiting' | 'delivered' | 'failed', error: unknown }} TextEntry  `more`: characters that `text` lacks at its end; `whole`: what is to be sent, for as long as it may be sent again */
+/** @typedef {{ kind: 'text', mine: boolean, at: Date, text: string, more: number, whole: string, code: boolean, state: 'waiting' | 'delivered' | 'failed', stored: boolean, error: unknown }} TextEntry  `more`: characters that `text` lacks at its end; `whole`: what is to be sent, for as long as it may be sent again; `stored`: it waits on when this page ends, if that is possible at all */
 /** @typedef {{ kind: 'file', mine: boolean, at: Date, transfer: Transfer, taking: boolean, onDisk: File | null, saved: boolean }} FileEntry */
 /** @typedef {{ kind: 'note', mine: boolean, at: Date, text: string }} NoteEntry  something that has happened, such as a call */
 /** @typedef {TextEntry | FileEntry | NoteEntry} Entry */
@@ -167,7 +167,7 @@ export class Person {
     // A part of a string may keep all of it in memory; what has gone through JSON is a copy.
     const text = more ? JSON.parse(JSON.stringify(whole.slice(0, MAX_SHOWN))) : whole;
     /** @type {TextEntry} */
-    const entry = { kind: 'text', at: new Date(), text, more, code: false, error: null, ...facts };
+    const entry = { kind: 'text', at: new Date(), text, more, code: false, stored: false, error: null, ...facts };
     return this.add(entry);
   }
 

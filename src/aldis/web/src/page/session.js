@@ -5,7 +5,7 @@
  * Nothing a view does with it can fail: what goes wrong is kept beside what it concerns, for words.js to explain.
  */
 
-/** @import { AldisError, Call, DeliveryFailed, PeerView, Privacy, StoreState, Transfer, Visibility } from '../sdk/index.js' */
+/** @import { AldisError, Call, Delivery, DeliveryFailed, PeerView, Privacy, StoreState, Transfer, Visibility } from '../sdk/index.js' */
 /** @import { Folder } from './folders.js' */
 /** @import { Queue } from './queue.js' */
 /** @import { FileEntry, NewKey, Person, TextEntry } from './person.js' */
@@ -370,9 +370,12 @@ export class Session {
     this.#changed();
   }
 
-  /** See what becomes of a message. @param {TextEntry} entry @param {PromiseLike<void>} delivery */
+  /** See what becomes of a message. @param {TextEntry} entry @param {Delivery} delivery */
   async #follow(entry, delivery) {
     try {
+      await delivery.whenStored();
+      entry.stored = true;
+      this.#changed();
       await delivery;
       Object.assign(entry, { state: 'delivered', whole: '' });
     } catch (error) {

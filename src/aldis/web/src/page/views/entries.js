@@ -29,7 +29,7 @@ export function textEntry(entry, person, again) {
     element,
     render() {
       if (!entry.mine) return;
-      const waiting = person.presence === 'connected' ? 'sending' : 'waiting';
+      const waiting = person.presence === 'connected' || !entry.stored ? 'sending' : 'waiting';
       const word = entry.state === 'waiting' ? waiting : entry.state;
       element.dataset.state = word;
       fill(status, word, () => {
