@@ -354,7 +354,7 @@ class ProofInvalid(PeerError):
 
 
 class PeerConnectionFailed(PeerError):
-    """The direct connection to the peer has failed. Attributes: `reason`, in plain words, `turn` and `relay`.
+    """The connection to the peer has failed. Attributes: `reason`, in plain words, `turn` and `relay`.
 
     `turn`, when no path was found, says what became of our TURN servers: `none` (none is configured), `unreachable`,
     `refused` (the credentials, or the request), `tried` (one relays, and yet there is no path). Otherwise it is empty.
@@ -365,8 +365,9 @@ class PeerConnectionFailed(PeerError):
 
     temporary = True
 
-    def __init__(self, user_id: str, reason: str, *, turn: str = "", relay: str = "") -> None:
-        super().__init__(user_id, f"no direct connection to {user_id}: {reason}")
+    def __init__(self, user_id: str, reason: str, *, turn: str = "", relay: str = "", direct: bool = True) -> None:
+        """`direct`: it is a direct connection that has failed, and not the relay."""
+        super().__init__(user_id, f"no {'direct ' if direct else ''}connection to {user_id}: {reason}")
         self.reason = reason
         self.turn = turn
         self.relay = relay

@@ -154,6 +154,12 @@ async def test_a_path_that_is_none_is_refused() -> None:
             store.set_path("bob", "fastest")
 
 
+async def test_where_only_the_relay_may_be_used_an_error_does_not_speak_of_a_direct_connection() -> None:
+    async with running_server(relay=False) as server, stores(server.url, "alice", "bob", path="relay") as (alice, _):
+        with pytest.raises(PeerConnectionFailed, match=r"\Ano connection to bob: the server relays no messages"):
+            await alice.connect_to_peer("bob", timeout=5)
+
+
 async def test_another_path_can_be_chosen_for_one_user() -> None:
     async with running_server() as server, stores(server.url, "alice", "bob") as (alice, bob):
         alice.set_path("bob", "relay")

@@ -226,6 +226,30 @@ async def test_a_lost_session_with_a_peer_that_uses_only_the_relay_is_begun_anew
         assert dropped
 
 
+async def test_a_lost_session_is_under_repair_and_nothing_fails_without_a_reason() -> None:
+    async with scene() as it:
+        alice = it.alice
+        assert isinstance(alice, NetworkStore)
+        await alice.send("bob", "one")
+        told: list[tuple[PeerState, bool]] = []
+        alice.subscribe(lambda state: told.append((state.peers["bob"].state, state.peers["bob"].error is None)))
+        dropped: list[Message] = []
+
+        def drop(message: Message) -> list[Message]:
+            if dropped or not is_kind(message, FRAMES):
+                return [message]
+            dropped.append(message)
+            return []
+
+        it.server.tamper = drop
+        await asyncio.gather(alice.send("bob", "two"), alice.send("bob", "three"))
+        assert await contents(it.bob, 3) == ["one", "two", "three"]
+        assert dropped
+        await until_peer(alice, "bob", lambda view: view.state is PeerState.CONNECTED, "connected again")
+        assert (PeerState.DISCONNECTED, True) in told
+        assert (FAILED, True) not in told
+
+
 async def test_one_that_leaves_during_an_attempt_without_its_goodbye_is_closed() -> None:
     async with scene(path="auto") as it:
         assert isinstance(it.alice, NetworkStore)

@@ -303,7 +303,7 @@ class PeerDevice:
         self.path.release(reason, PeerState.FAILED)
         self.paths.relay.goodbye(reason)
         self.paths.relay_closed()
-        self.error = error
+        self.error, self.paths.had_relay = error, False
         self.over(error, Ending.LEFT)  # the other side is told goodbye, which ends it there
         self.dialer.state_changed(PeerState.FAILED, error)
         self._owner.lost()
@@ -552,6 +552,7 @@ class PeerDevice:
         # That the peer is away is no fault: `online` says it. While the relay carries the messages, none is.
         away = isinstance(error, PeerOffline | PeerUnknown)
         self.error = None if away or self.paths.connected else error
+        self.paths.had_relay &= self.paths.relay.open
         if key_changed is not None:
             self._owner.key_changed(self, key_changed)
         self._owner.lost()

@@ -74,6 +74,8 @@ class DevicePaths:
         """`relayed` hears what the relay tells."""
         self.carrier = Carrier.NONE
         self.through_turn = False  # whether the direct connection leads through a TURN server, as far as is known
+        # The relay has carried messages, and no attempt has failed since. When it is lost, that is under repair.
+        self.had_relay = False
         self.relay = RelayPath(relayed, context)
         self.direct = DirectPath(owner, context, self._greeting, self.direct_closed)
         self._owner = owner
@@ -106,7 +108,7 @@ class DevicePaths:
                 return PeerState.CONNECTED
             if told is not PeerState.DISCONNECTED:
                 return PeerState.CONNECTING
-        return told
+        return PeerState.DISCONNECTED if told is PeerState.FAILED and self.had_relay else told
 
     @property
     def mode(self) -> PathMode:
@@ -135,7 +137,7 @@ class DevicePaths:
         what = "the server relays no messages"
         if self._context.relay is not None:
             what = "its program cannot be reached through the relay"
-        return PeerConnectionFailed(self._owner.user_id, f"{what}, and no other path may be used")
+        return PeerConnectionFailed(self._owner.user_id, f"{what}, and no other path may be used", direct=False)
 
     def explain(self, error: PeerConnectionFailed) -> PeerConnectionFailed:
         """The error of a direct connection that found no path, with why the relay did not help either."""
@@ -178,7 +180,9 @@ class DevicePaths:
             self._messages.closed()
         self.relay.leave()
         self.carrier = Carrier.DIRECT
-        self.through_turn = False
+        self.had_relay = False
+        # Where it may lead through nothing else, there is no need to look (`Readings.name_path`).
+        self.through_turn = self.mode is PathMode.TURN
 
     def direct_closed(self) -> None:
         """The direct channel is gone."""
@@ -200,6 +204,7 @@ class DevicePaths:
     def drop_relay(self) -> None:
         """End the session of the relay without a word: the device is gone, or is not to be reached."""
         self.relay.drop()
+        self.had_relay = False
         if self.relay_closed():
             self._relayed.relay_dropped()
 

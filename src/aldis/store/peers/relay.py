@@ -461,7 +461,7 @@ class RelayPath:
             self._stale = self._their_keys[0]  # it has another by now, which the server has to be asked for
         pause = min(event.retry_after or 0.0, LONGEST_PAUSE)
         reason = event.reason or event.code or "it has ended the session"
-        error: PeerConnectionFailed = PeerConnectionFailed(self._owner.user_id, reason)
+        error = PeerConnectionFailed(self._owner.user_id, reason, direct=False)
         if event.code not in (None, RefusalCode.SEAL_UNKNOWN):
             final = event.code in _FINAL
             told = f"the other side refuses: {reason}"
@@ -515,7 +515,7 @@ class RelayPath:
             return
         _log.debug("the relay session with %s is over: %s", self._owner.address, reason)
         self._end_session()
-        self.failure = error or PeerConnectionFailed(self._owner.user_id, reason)
+        self.failure = error or PeerConnectionFailed(self._owner.user_id, reason, direct=False)
         self._owner.relay_closed(self.failure, by_them=False)
         if not self.active:
             self._try_later()

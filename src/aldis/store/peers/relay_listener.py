@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Generic, Protocol, TypeVar
 
-from aldis.errors import AldisError, PeerConnectionFailed
+from aldis.errors import AldisError, PeerConnectionFailed, PeerRefused
 from aldis.identity.seal_keys import PublishedSealKey, checked_seal_key
 from aldis.peer.connection import Failure, PeerState
 from aldis.protocol.channel import Ack, Chunk, Hello
@@ -127,6 +127,7 @@ class RelayListener(Generic[D]):
 
     def relay_opened(self, hello: Hello) -> None:
         self._device.error, self._device.has_left = None, False
+        self._device.paths.had_relay = True
         self._owner.connected(self._device)
         if self._listener.opened(hello):
             self._listener.services_connected()
@@ -147,10 +148,16 @@ class RelayListener(Generic[D]):
             self._device.over(PeerConnectionFailed(self._device.user_id, "the other side has hung up"), Ending.LEFT)
             self._device.hang_up("the other side has hung up")
             self._device.has_left, self._device.path.told = True, PeerState.CLOSED
+            self._device.paths.had_relay = False
             self._device.dialer.dismissed()
-        elif self._device.paths.relay_only:
-            self._device.path.told = PeerState.FAILED
-            self._device.dialer.state_changed(PeerState.FAILED, error)
+        else:
+            if not self._device.wanted or isinstance(error, PeerRefused):
+                self._device.paths.had_relay = False  # nothing repairs it now
+            if not (self._device.paths.had_relay or self._device.paths.connected):
+                self._device.error = error
+            if self._device.paths.relay_only:
+                self._device.path.told = PeerState.FAILED
+                self._device.dialer.state_changed(PeerState.FAILED, error)
         self._owner.lost()
         self._device.changed()
 
