@@ -419,9 +419,10 @@ export class PeerConnectionFailed extends PeerError {
    * @param {string} reason In plain words.
    * @param {'' | 'none' | 'unreachable' | 'refused' | 'tried'} [turn]
    * @param {'' | 'none' | 'no-key' | 'refused' | 'tried'} [relay]
+   * @param {boolean} [direct] It is a direct connection that has failed, and not the relay.
    */
-  constructor(userId, reason, turn = '', relay = turn && 'none') {
-    super(userId, `no direct connection to ${userId}: ${reason}`);
+  constructor(userId, reason, turn = '', relay = turn && 'none', direct = true) {
+    super(userId, `no ${direct ? 'direct ' : ''}connection to ${userId}: ${reason}`);
     /** @readonly */
     this.reason = reason;
     /**

@@ -373,6 +373,22 @@ test('a lost session with a peer that uses only the relay is begun anew', async 
   assert.equal(dropped > 0, true);
 });
 
+test('a lost session is under repair, and nothing fails without a reason', async (t) => {
+  let [drop, dropped] = [false, 0];
+  const lie = (message) => (drop && message.type === 'relay' && !dropped++ ? [] : [message]);
+  const { alice, bob } = await lied(t, lie, OFF);
+  await alice.send('bob', 'one');
+  const told = new Set();
+  alice.subscribe(({ peers: { bob: view } }) => told.add(`${view.state}, ${view.error ? 'and why' : 'no error'}`));
+  drop = true;
+  await Promise.all(['two', 'three', 'four'].map((text) => alice.send('bob', text)));
+  assert.deepEqual(await contents(bob, 4), ['one', 'two', 'three', 'four']);
+  assert.equal(dropped > 0, true);
+  await untilPeer(alice, 'bob', ({ state }) => state === 'connected');
+  assert.equal(told.has('disconnected, no error'), true);
+  assert.equal(told.has('failed, no error'), false);
+});
+
 for (const [what, spoil] of [
   ['drops', () => []],
   ['damages', (message) => [damaged(message)]],

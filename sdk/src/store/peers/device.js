@@ -498,7 +498,7 @@ export class PeerDevice {
       this.path.open().connect();
     } else if (!this.paths.relay?.want()) {
       const reason = this.paths.relay?.failure ?? 'the relay cannot be used, and no other path may be';
-      const error = new PeerConnectionFailed(this.userId, reason);
+      const error = new PeerConnectionFailed(this.userId, reason, '', '', false);
       queueMicrotask(() => this.dialer?.stateChanged('failed', error)); // the dialer waits for it from now on
     }
   }
@@ -544,10 +544,10 @@ export class PeerDevice {
    * @param {boolean} keyChanged Nothing that waits can be delivered.
    */
   failed(error, keyChanged) {
-    // That the device is away is no fault: `online` says it.
-    // While the relay carries the messages, nothing is.
+    // That it is away is no fault: `online` says it. While the relay carries the messages, nothing is.
     const isAway = error instanceof PeerOffline || error instanceof PeerUnknown;
     this.error = isAway || this.paths.connected ? null : error;
+    this.paths.hadRelay &&= !!this.paths.relay?.open;
     if (error instanceof PeerConnectionFailed && this.dialer?.inVain) this.#context.services?.notDirect(this);
     if (keyChanged) {
       this.#owner.keyChanged(this, error);

@@ -40,6 +40,8 @@ export function checkPath(path) {
 export class DevicePaths {
   /** What carries the messages. @type {'none' | 'direct' | 'relay'} */
   carrier = 'none';
+  /** The relay has carried messages, and no attempt has failed since. When it is lost, that is under repair. */
+  hadRelay = false;
   /** Made when it is first needed. @type {RelayPath | null} */
   #relay = null;
   #owner;
@@ -74,9 +76,11 @@ export class DevicePaths {
   /** How things stand, for the application. */
   get told() {
     const { told } = this.direct;
-    if (this.carrier !== 'relay' || told === 'connected') return told;
-    if (this.#relay?.open) return 'connected';
-    return told === 'disconnected' ? told : 'connecting';
+    if (this.carrier === 'relay' && told !== 'connected') {
+      if (this.#relay?.open) return 'connected';
+      if (told !== 'disconnected') return 'connecting';
+    }
+    return told === 'failed' && this.hadRelay ? 'disconnected' : told;
   }
 
   /** The session of the relay, if it carries the messages. */
@@ -97,6 +101,7 @@ export class DevicePaths {
     if (this.carrier === 'relay') this.#owner.messages.closed();
     this.#relay?.leave();
     this.carrier = 'direct';
+    this.hadRelay = false;
   }
 
   /** The direct channel is gone. */

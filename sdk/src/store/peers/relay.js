@@ -70,7 +70,7 @@ export class RelayPath {
   /** Of the session; it sends the last words while the store closes, too. @type {RelayLogin | null} */
   #login = null;
   #refused = false; // the other side uses no relay
-  #refuses = false; // it has refused the last session, perhaps for now only
+  refuses = false; // it has refused the last session, perhaps for now only
   /** @type {Bytes | null} a seal key that the other side does not know any more */
   #stale = null;
   #asking = false;
@@ -268,8 +268,8 @@ export class RelayPath {
     if (this.#session) {
       this.#sessions.lose(this.#now);
       this.#endSession();
-      this.#owner.dropped();
     }
+    this.#owner.dropped();
     this.#cancelRetry();
     this.#tellWaiters(false);
   }
@@ -291,7 +291,7 @@ export class RelayPath {
 
   /** There is a reason to try again at once. */
   returned() {
-    this.#refused = this.#refuses = false;
+    this.#refused = this.refuses = false;
     this.failure = this.#stale = null;
     this.#sessions.returned();
   }
@@ -323,7 +323,7 @@ export class RelayPath {
    */
   explain(error, allowed) {
     if (!error.turn) return error;
-    const tried = this.#refuses ? 'refused' : this.#theirKeys() ? 'tried' : 'no-key';
+    const tried = this.refuses ? 'refused' : this.#theirKeys() ? 'tried' : 'no-key';
     return unrelayed(error, allowed && this.#context.relay ? tried : 'none');
   }
 
@@ -472,9 +472,9 @@ export class RelayPath {
     }
     this.#refused = code === 'no-relay' || code === 'not-accepted';
     this.#sessions.refused(name, this.#now, Math.min(retryAfter ?? 0, LONGEST_PAUSE));
+    this.refuses = !!code && code !== 'seal-unknown';
     this.#over(reason ?? code ?? 'the other side has ended the session');
-    this.#refuses = Boolean(code) && code !== 'seal-unknown';
-    if (this.#refuses) this.#tellWaiters(false); // as for a direct connection, at once
+    if (this.refuses) this.#tellWaiters(false); // as for a direct connection, at once
     return true;
   }
 
@@ -487,7 +487,7 @@ export class RelayPath {
       switch (event.type) {
         case 'hello':
           this.failure = null;
-          this.#refuses = false;
+          this.refuses = false;
           this.#owner.opened(event);
           this.#tellWaiters(true);
           break;

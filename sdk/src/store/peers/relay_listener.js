@@ -192,6 +192,7 @@ export class RelayListener {
   opened(hello) {
     this.#device.error = null;
     this.#device.hasLeft = false;
+    this.#device.paths.hadRelay = true;
     this.#owner.connected();
     if (!this.#listener.opened(hello)) return;
     this.#listener.getsThrough();
@@ -209,19 +210,30 @@ export class RelayListener {
     this.#device.messages.pump();
   }
 
-  /** The session is over. @param {string} reason @param {boolean} byThem The other side has taken leave. */
+  /**
+   * The session is over.
+   *
+   * @param {string} reason
+   * @param {boolean} byThem The other side has taken leave.
+   */
   closed(reason, byThem) {
     const device = this.#device;
-    if (!device.paths.relayClosed()) return;
+    const { paths } = device;
+    if (!paths.relayClosed()) return;
+    paths.hadRelay &&= device.wanted && !byThem && !paths.relay?.refuses; // else nothing repairs it now
     if (byThem) {
       device.over(new PeerConnectionFailed(device.userId, 'it has hung up'), 'left');
       device.hangUp('it has hung up');
       device.hasLeft = true;
       device.path.told = 'closed';
       device.dialer?.dismissed();
-    } else if (device.relayOnly) {
-      device.path.told = 'failed';
-      device.dialer?.stateChanged('failed', new PeerConnectionFailed(device.userId, reason));
+    } else {
+      const error = new PeerConnectionFailed(device.userId, reason, '', '', false);
+      if (!paths.hadRelay && !paths.connected) device.error = error;
+      if (device.relayOnly) {
+        device.path.told = 'failed';
+        device.dialer?.stateChanged('failed', error);
+      }
     }
     this.#owner.lost();
     device.changed();
@@ -234,6 +246,7 @@ export class RelayListener {
 
   /** We have ended the session, without a word. */
   dropped() {
+    this.#device.paths.hadRelay = false;
     if (this.#device.paths.relayClosed()) this.#owner.changed();
   }
 
