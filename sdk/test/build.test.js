@@ -15,8 +15,8 @@ import { INTERNAL_NAMES } from '../tools/internal_names.js';
  * Bytes on the wire: what a page loads before it can connect, and all of the SDK. Each file is compressed by itself, so a part
  * of its own makes the core smaller, and all of the SDK a little larger.
  */
-const MAX_CORE = 30_300;
-const MAX_SDK = 75_000;
+const MAX_CORE = 30_400;
+const MAX_SDK = 75_100;
 
 const files = await built();
 const sdk = files.filter(({ name }) => /^(?:aldis|sdk\/.*)\.js$/.test(name));
