@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from aldis.hub.costs import NO_ROOM_PENALTY, PAUSED_PENALTY
 from aldis.hub.shares import Shares
 from support.hub_world import Client, World, identity_of
 
@@ -85,6 +86,33 @@ def test_a_friend_has_room_although_strangers_send_to_a_client_that_does_not_rea
     for stranger in crowd(world, 300) * 3:
         stranger.send(**BYE, reason="x" * 100)
     assert is_kept(bob, {**BYE, "reason": "x" * 10_000})
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "slow"])
+def test_what_has_no_room_counts_as_many_messages_of_its_sender(lost: bool) -> None:
+    world = World(unsent_bytes=100_000)
+    alice, bob = world.client("alice"), world.client("bob")
+    if lost:
+        alice.lose()
+    else:
+        alice.full = True
+    assert is_kept(bob, BYE)
+    assert bob.session.penalty == 0
+    while is_kept(bob, {**BYE, "reason": "x" * 1000}):
+        assert bob.session.penalty == 0
+    assert bob.session.penalty == NO_ROOM_PENALTY
+    assert bob.session.charged, "the transport looks at it"
+
+
+def test_a_sealed_message_of_a_sender_that_was_told_to_wait_counts_as_several() -> None:
+    world = World()
+    alice, bob = world.client("alice"), world.client("bob")
+    alice.lose()
+    while is_kept(bob, SEALED):
+        assert bob.session.penalty == 0
+    assert bob.session.penalty == NO_ROOM_PENALTY
+    assert not is_kept(bob, SEALED)
+    assert bob.session.penalty == NO_ROOM_PENALTY + PAUSED_PENALTY
 
 
 def test_users_whose_networks_are_not_known_have_a_share_each() -> None:

@@ -103,6 +103,21 @@ async def test_bytes_count_as_well_as_messages() -> None:
         assert server.connections.scheduler.throttled
 
 
+async def test_a_message_without_room_counts_as_many() -> None:
+    async with (
+        SignalingServer(config(messages_per_second=1000)) as server,
+        await RawClient.connect(server.port) as alice,
+        await RawClient.connect(server.port) as bob,
+    ):
+        await alice.register("alice")
+        await bob.register("bob")
+        alice.vanish()
+        bob.send_bytes(frames({"type": "bye", "to": "alice"}, 200))
+        await bob.request({"type": "ping", "id": "behind them"})
+        assert server.hub.stats.limited["share-of-recipient"] > 50
+        assert server.connections.scheduler.throttled
+
+
 async def test_a_signature_counts_as_many_messages() -> None:
     async with (
         SignalingServer(config(messages_per_second=15)) as server,

@@ -17,6 +17,11 @@ SIGNATURE_COST: Final = 20
 UNREADABLE_COST: Final = 4
 # A write to the disk, which others share. What it makes the server tell is charged besides.
 PRIVACY_COST: Final = 20
+# A message for which there is no room at its recipient. It costs about 1, but whoever goes on sending those is to be
+# read no faster than four times a second: hundreds who do it in the same moment would delay all others.
+NO_ROOM_PENALTY: Final = 50
+# A message that is sent although its sender was told to wait.
+PAUSED_PENALTY: Final = 20
 # Names that are watched, or not watched any more, for one unit.
 NAMES_PER_UNIT: Final = 10
 

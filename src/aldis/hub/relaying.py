@@ -15,6 +15,7 @@ from typing import Final
 
 from msgspec import UNSET, Struct, UnsetType
 
+from aldis.hub.costs import NO_ROOM_PENALTY, PAUSED_PENALTY
 from aldis.hub.outcomes import DONE, RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.rates import Rates
@@ -55,6 +56,8 @@ class Relaying:
         re, to = message.id, message.to
         refused = self._sealed_refusal(session, message, text, now)
         if refused is not None:
+            if refused.code == ErrorCode.RATE_LIMITED:
+                session.charge_in_vain(PAUSED_PENALTY)
             self._settle(session, _SEALED, re, refused)
             return False
         message.from_ = session.address
@@ -104,6 +107,7 @@ class Relaying:
         """Tell a sender that its message is not passed on. Without an id it is not told `late`, nor of its limit."""
         refused = RequestRefused(ErrorCode.NOT_ONLINE, f"User {to} is not online")
         if result is RelayResult.LIMITED:
+            session.charge_in_vain(NO_ROOM_PENALTY)
             text = f"enough from you waits for {to}, whose connection is lost or slow"
             pause, limit = self._settings.share_pause, "share-of-recipient"
             if kind is m.Relay:

@@ -142,6 +142,7 @@ class Session:
         "nonce_expires",
         "order",
         "pauses",
+        "penalty",
         "pinged_at",
         "pongs",
         "privacy",
@@ -180,6 +181,8 @@ class Session:
         self.bad_proofs = 0
         # Units that its requests have cost beyond being a message, until its transport takes them (`hub.costs`).
         self.charged = 0
+        # The same for what cost hardly anything, and was in vain. It slows down nobody else.
+        self.penalty = 0
         # While registering
         self.registering: Register | None = None
         # The name and key while somebody is asked whether it may have the name.
@@ -237,6 +240,11 @@ class Session:
     def spoke_at(self) -> float:
         """When the last message came, as opposed to a WebSocket ping or pong."""
         return self.spoke if self.heard == self.controlled_at else self.heard
+
+    def charge_in_vain(self, units: int) -> None:
+        """It has sent what cannot be passed on now."""
+        self.charged = self.charged or 1  # which is what the transport looks at
+        self.penalty += units
 
     def controlled(self, now: float, pong: bytes) -> None:
         """A WebSocket ping or pong has come."""

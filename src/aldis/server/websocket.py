@@ -341,11 +341,11 @@ class ClientConnection(WSListener):
     def _charge(self, session: Session) -> None:
         """Count what a message has cost beyond being one."""
         connections, charged = self._connections, session.charged
-        self._left -= charged
+        self._left -= charged + session.penalty
         connections.spoken += charged
         connections.at_once -= OTHER * charged
         connections.scheduler.charge(ANSWERING)
-        session.charged = 0
+        session.charged = session.penalty = 0
 
     # --- turns (`scheduler.Flow`) -----------------------------------------------------------------------------------
 
