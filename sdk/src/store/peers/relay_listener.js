@@ -229,7 +229,8 @@ export class RelayListener {
       device.dialer?.dismissed();
     } else {
       const error = new PeerConnectionFailed(device.userId, reason, '', '', false);
-      if (!paths.hadRelay && !paths.connected) device.error = error;
+      // What an attempt at a direct connection has said stands.
+      if (!paths.hadRelay && !paths.connected && (!device.error || device.relayOnly)) device.error = error;
       if (device.relayOnly) {
         device.path.told = 'failed';
         device.dialer?.stateChanged('failed', error);

@@ -153,8 +153,9 @@ class RelayListener(Generic[D]):
         else:
             if not self._device.wanted or isinstance(error, PeerRefused):
                 self._device.paths.had_relay = False  # nothing repairs it now
-            if not (self._device.paths.had_relay or self._device.paths.connected):
-                self._device.error = error
+            repaired = self._device.paths.had_relay or self._device.paths.connected
+            if not repaired and (self._device.error is None or self._device.paths.relay_only):
+                self._device.error = error  # what an attempt at a direct connection has said stands
             if self._device.paths.relay_only:
                 self._device.path.told = PeerState.FAILED
                 self._device.dialer.state_changed(PeerState.FAILED, error)
