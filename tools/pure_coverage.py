@@ -55,6 +55,7 @@ PURE = (
     "store/messages/control.py",
     "store/files/digest.py",
     "store/files/manifest.py",
+    "store/files/pace.py",
     "store/files/window.py",
     "store/journal/rows.py",
     "store/quality.py",

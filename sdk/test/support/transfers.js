@@ -51,10 +51,11 @@ export class Side {
       relayOnly: false,
       sendControl(bytes) {
         if (side.refusal) throw side.refusal;
-        const delivery = { done: false, sent: false };
+        const delivery = { done: false, sent: false, delivered: false };
         side.#deliveries.set(bytes, delivery);
         side.sent.push(bytes);
-        side.deliver();
+        if (side.other) side.deliver();
+        else queueMicrotask(() => side.#acknowledge(delivery));
         return delivery;
       },
       messages: {
@@ -88,8 +89,13 @@ export class Side {
     if (this.isSilent || !this.waiting.length) return;
     const [delivery, control] = /** @type {[any, any]} */ (this.waiting.shift());
     other.transfers.received(other.peer, control);
-    delivery.done = true;
-    if (this.limit < Infinity) this.transfers.acknowledged(this.peer);
+    this.#acknowledge(delivery);
+  }
+
+  /** @param {any} delivery */
+  #acknowledge(delivery) {
+    delivery.done = delivery.delivered = true;
+    this.transfers.acknowledged(this.peer);
   }
 
   /** A session of the relay begins, with a server that takes files of so many bytes. @param {number} limit */

@@ -52,7 +52,7 @@ class PeerServices:
         self.files.relayed(peer)
 
     def acknowledged(self, peer: FilePeer) -> None:
-        """The peer has acknowledged something through the relay."""
+        """The peer has acknowledged something."""
         self.files.acknowledged(peer)
 
     def no_direct(self, peer: FilePeer, reason: str) -> None:

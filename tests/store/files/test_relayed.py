@@ -77,7 +77,7 @@ async def test_of_a_file_that_goes_through_the_relay_little_is_before_a_message(
 
 async def test_the_end_of_a_file_is_taken_back_with_its_pieces(tmp_path: Path) -> None:
     async with sides() as (alice, bob):
-        path, folder = a_file(tmp_path, WINDOW), a_folder(tmp_path)
+        path, folder = a_file(tmp_path, CONFIRM), a_folder(tmp_path)
         alice.known = bob.known = ALL
         bob.take_files()
         transfer = await alice.send("peer", path, None)

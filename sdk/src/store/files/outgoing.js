@@ -9,21 +9,32 @@
  * - When a session of the relay begins, the pieces that are not acknowledged are taken back, and sent again later: the
  *   messages need not wait for them. The recipient may have got some of them. A program without the feature FILES_3 takes no
  *   piece twice, so of its pieces only those are taken back that were never sent.
- * - The arithmetic is that of `window`.
+ * - The arithmetic is that of `window`, and of `pace` while there is a direct path.
  */
 import { encodeControl, MAX_PIECE } from '../messages/control.js';
 import { BLOCK, Digest } from './digest.js';
 import { read } from './disk.js';
+import { Pace } from './pace.js';
 import { encodePiece } from './piece.js';
 import { Transfer } from './transfer.js';
 import { RELAY_WINDOW, SendWindow, share } from './window.js';
 
 /** @import { Bytes } from '../../protocol/codec.js' */
 /** @import { Delivery } from '../messages/delivery.js' */
+/** @import { PeerDevice } from '../peers/device.js' */
 /** @import { Job } from './job.js' */
 
 // At a time: each reading of a file asks another process of the browser.
 const READ_BYTES = 4 * MAX_PIECE;
+/** What is known of the direct paths. @type {WeakMap<PeerDevice, Pace>} */
+const paces = new WeakMap();
+
+/** @param {PeerDevice} peer */
+function paceOf(peer) {
+  const known = paces.get(peer) ?? new Pace();
+  paces.set(peer, known);
+  return known;
+}
 
 export class Outgoing {
   /** Something has changed: it can go on, perhaps. */
@@ -32,7 +43,11 @@ export class Outgoing {
   #file;
   #isChecked;
   #skips;
-  /** Pieces and the end: said, perhaps not acknowledged, in order. @type {[delivery: Delivery, control: Bytes][]} */
+  /**
+   * Pieces and the end: said, perhaps not acknowledged, in order; how much was on its way with each, and when.
+   *
+   * @type {[delivery: Delivery, control: Bytes, onItsWay: number, at: number][]}
+   */
   #said = [];
   /** Those that were taken back, or had no room, in order. @type {Bytes[]} */
   #waiting = [];
@@ -112,9 +127,15 @@ export class Outgoing {
 
   /** Whether the path takes one more piece now. */
   get #hasRoom() {
-    const { peer, sending, isTooLarge } = this.#job;
-    if (peer.fileLimit === Infinity) return true;
-    return !isTooLarge && sending.reduce((sum, { outgoing }) => sum + (outgoing?.flying ?? 0), 0) < RELAY_WINDOW;
+    const { peer, isTooLarge } = this.#job;
+    if (peer.fileLimit < Infinity) return !isTooLarge && this.#onItsWay < RELAY_WINDOW;
+    const pace = paceOf(peer);
+    return !pace.limits || pace.allows(this.#onItsWay);
+  }
+
+  /** How many bytes of all files are said to the peer, and not acknowledged. */
+  get #onItsWay() {
+    return this.#job.sending.reduce((sum, { outgoing }) => sum + (outgoing?.flying ?? 0), 0);
   }
 
   /** How many bytes are said, and not acknowledged. */
@@ -130,13 +151,29 @@ export class Outgoing {
 
   /** @param {Bytes} control */
   #tell(control) {
-    while (this.#said[0]?.[0].done) this.#said.shift();
+    this.#settle();
+    const onItsWay = this.#onItsWay + control.length;
     const delivery = this.#job.tell(control);
-    if (delivery) this.#said.push([delivery, control]);
+    if (delivery) this.#said.push([delivery, control, onItsWay, performance.now()]);
+  }
+
+  /** The peer has acknowledged something. */
+  acknowledged() {
+    this.#settle();
+    this.stir();
+  }
+
+  #settle() {
+    const { peer } = this.#job;
+    for (let first; (first = this.#said[0])?.[0].done; this.#said.shift()) {
+      const [{ delivered }, , onItsWay, at] = first;
+      if (delivered && peer.fileLimit === Infinity) paceOf(peer).took(onItsWay, (performance.now() - at) / 1000);
+    }
   }
 
   /** A session of the relay begins. */
   relayed() {
+    paces.delete(this.#job.peer);
     const back = this.#said.filter(([{ done, sent }]) => !done && (this.#skips || !sent));
     if (!back.length) return;
     this.#said = this.#said.filter((each) => !back.includes(each));

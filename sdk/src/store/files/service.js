@@ -234,9 +234,9 @@ export class FileService {
     for (const { outgoing } of this.#of(peer)) outgoing?.relayed();
   }
 
-  /** The peer has acknowledged something through the relay. @param {PeerDevice} peer */
+  /** The peer has acknowledged something. @param {PeerDevice} peer */
   acknowledged(peer) {
-    for (const { stir } of this.#of(peer)) stir();
+    for (const { outgoing } of this.#of(peer)) outgoing?.acknowledged();
   }
 
   /** There is no direct path: what is too large for the relay, and was not offered yet, fails. @param {PeerDevice} peer */

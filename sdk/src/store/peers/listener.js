@@ -126,7 +126,7 @@ export class DeviceListener {
     this.obey(() => this.#device.messages.received(frame));
     if (isChunk) {
       this.#context.arrived(frame.data.length);
-    } else if (this.#device.paths.carrier === 'relay') {
+    } else {
       this.#context.services?.files.acknowledged(this.#device);
     }
   }

@@ -69,7 +69,7 @@ test('the end of a file is taken back with its pieces', async () => {
   alice.features = bob.features = ALL;
   const arrived = [];
   bob.onFile.add((transfer) => arrived.push(transfer));
-  const { bytes, file } = fileOf(WINDOW);
+  const { bytes, file } = fileOf(CONFIRM - MAX_PIECE);
   const transfer = alice.transfers.send(alice.peer, file);
   await until(() => arrived.length > 0);
   alice.isSilent = true;

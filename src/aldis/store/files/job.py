@@ -10,7 +10,7 @@ Rules of this module:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ from typing import Protocol
 from aldis.errors import AldisError, TransferFailed
 from aldis.protocol.texts import clean
 from aldis.store.files.kept import Record
+from aldis.store.files.pace import Pace
 from aldis.store.files.transfer import OPEN, Transfer, TransferState, TransferStep
 from aldis.store.messages.control import FileCancel, FileMessage, encode_control
 from aldis.store.messages.delivery import Delivery
@@ -69,9 +70,13 @@ class JobOwner(Protocol):
 
     tasks: Tasks
     writing: dict[str, Job]  # what the disk has to do with, by what is received
+    clock: Callable[[], float]  # monotonic seconds
 
     def of(self, peer: FilePeer) -> list[Job]:
         """Those with this peer, in the order in which they were begun."""
+
+    def pace(self, peer: FilePeer) -> Pace:
+        """How much may be on its way to this peer, directly."""
 
     def remove(self, job: Job) -> bool:
         """Forget a transfer; False when that was done before."""

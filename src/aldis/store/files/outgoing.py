@@ -20,7 +20,7 @@ import asyncio
 import os
 from collections import deque
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -47,6 +47,15 @@ from aldis.store.messages.delivery import Delivery
 _READ_BYTES: Final = 4 * MAX_PIECE  # at a time: a thread for each piece would cost more than the reading
 
 
+class _Said(NamedTuple):
+    """A control message that is on its way: with so many bytes of files, since `at`."""
+
+    delivery: Delivery
+    control: bytes
+    on_its_way: int
+    at: float
+
+
 class OutgoingJob(Job):
     """See the module."""
 
@@ -69,7 +78,7 @@ class OutgoingJob(Job):
         self._found = found
         self._checked = False  # the other side takes part in the check
         self._skips = False  # the other side skips a piece that has come before
-        self._flying: deque[tuple[Delivery, bytes]] = deque()  # pieces and the end: said, perhaps not acknowledged
+        self._flying: deque[_Said] = deque()  # pieces and the end: said, perhaps not acknowledged
         self._back: deque[bytes] = deque()  # those that were taken back, in order
         self._window = self._new_window(0)
 
@@ -221,10 +230,10 @@ class OutgoingJob(Job):
 
     def _say_piece(self, control: bytes) -> None:
         """Say something that may be taken back: a piece, or the end."""
-        while self._flying and self._flying[0][0].done:
-            self._flying.popleft()
+        self.acknowledged()
+        on_its_way = self._on_its_way + len(control)
         try:
-            self._flying.append((self.peer.send_control(control), control))
+            self._flying.append(_Said(self.peer.send_control(control), control, on_its_way, self.owner.clock()))
         except AldisError as error:
             self.end(TransferStep.FAILED, str(error))
 
@@ -234,23 +243,37 @@ class OutgoingJob(Job):
         while self._back and self._is_current(window) and self._has_room:
             self._say_piece(self._back.popleft())
 
+    def acknowledged(self) -> None:
+        """Some of what is said may be acknowledged."""
+        while self._flying and self._flying[0].delivery.done:
+            said = self._flying.popleft()
+            if said.delivery.delivered and self.peer.file_limit is None:
+                self.owner.pace(self.peer).took(said.on_its_way, self.owner.clock() - said.at)
+        self.stirred.set()
+
     @property
     def flying(self) -> int:
         """How many bytes of it are said, and not acknowledged."""
-        return sum(len(control) for delivery, control in self._flying if not delivery.done)
+        return sum(len(said.control) for said in self._flying if not said.delivery.done)
+
+    @property
+    def _on_its_way(self) -> int:
+        """How many bytes of all files are said to the peer, and not acknowledged."""
+        return sum(job.flying for job in self._running)
 
     @property
     def _has_room(self) -> bool:
         """Whether the path takes one more piece now."""
         if self.peer.file_limit is None:
-            return True
-        return not self.needs_direct and sum(job.flying for job in self._running) < RELAY_WINDOW
+            pace = self.owner.pace(self.peer)
+            return not pace.limits or pace.allows(self._on_its_way)
+        return not self.needs_direct and self._on_its_way < RELAY_WINDOW
 
     def relayed(self) -> None:
         """A session of the relay begins."""
         back = []
-        while self._flying and not (last := self._flying[-1][0]).done and (self._skips or not last.sent):
-            self._back.appendleft(self._flying.pop()[1])
+        while self._flying and not (last := self._flying[-1].delivery).done and (self._skips or not last.sent):
+            self._back.appendleft(self._flying.pop().control)
             back.append(last)
         if back:
             self.peer.take_back(back)

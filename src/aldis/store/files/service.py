@@ -34,6 +34,7 @@ from aldis.store.files.job import Ending, FilePeer, Job, in_short
 from aldis.store.files.kept import KeptTransfers, Record, Sent, moved
 from aldis.store.files.manifest import MAX_MANIFEST
 from aldis.store.files.outgoing import OutgoingJob, path_of
+from aldis.store.files.pace import Pace
 from aldis.store.files.transfer import Transfer, TransferStep
 from aldis.store.files.window import MAX_OPEN
 from aldis.store.messages.control import (
@@ -57,6 +58,7 @@ from aldis.store.tasks import Tasks
 _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS: Final = 5.0  # for a disk to finish what it has begun
+_NO_JOBS: Final[dict[str, Job]] = {}
 _RESTARTED: Final = (Ending.RESTARTED, Ending.REPLACED)
 
 
@@ -70,10 +72,13 @@ class FileService:
         kept: KeptTransfers | None = None,
         *,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_file` are told of what others offer; while there are none, offers are declined. `kept`: what outlives the
-        program; `on_resumed` are told of what goes on from there. `now`: seconds since 1970."""
+        program; `on_resumed` are told of what goes on from there. `now`: seconds since 1970.
+        `clock`: monotonic seconds."""
         self.tasks = Tasks()
+        self.clock = clock
         self._on_resumed = Callbacks() if on_resumed is None else on_resumed
         self._kept = kept
         self._now = now
@@ -81,6 +86,7 @@ class FileService:
         self._on_file = on_file
         self._jobs: dict[FilePeer, dict[str, Job]] = {}  # by peer and id, in the order in which they were begun
         self._open: dict[Transfer, Job] = {}  # the same
+        self._paces: dict[FilePeer, Pace] = {}  # of peers that have jobs
         self._closed = False
 
     # --- for the application ----------------------------------------------------------------------------------------
@@ -265,14 +271,16 @@ class FileService:
 
     def relayed(self, peer: FilePeer) -> None:
         """A session of the relay begins, and carries the messages from now on. Only while no channel is open."""
+        self._paces.pop(peer, None)
         for job in self.of(peer):
             if isinstance(job, OutgoingJob):
                 job.relayed()
 
     def acknowledged(self, peer: FilePeer) -> None:
-        """The peer has acknowledged something through the relay."""
-        for job in self.of(peer):
-            job.stirred.set()
+        """The peer has acknowledged something."""
+        for job in self._jobs.get(peer, _NO_JOBS).values():
+            if isinstance(job, OutgoingJob):
+                job.acknowledged()
 
     def no_direct(self, peer: FilePeer, reason: str) -> None:
         """An attempt at a direct path has failed, while the relay carries the messages."""
@@ -350,6 +358,13 @@ class FileService:
         """See `JobOwner`."""
         return list(self._jobs.get(peer, {}).values())
 
+    def pace(self, peer: FilePeer) -> Pace:
+        """See `JobOwner`."""
+        found = self._paces.get(peer)
+        if found is None:
+            found = self._paces[peer] = Pace()
+        return found
+
     def remove(self, job: Job) -> bool:
         """See `JobOwner`."""
         if self._open.pop(job.transfer, None) is None:
@@ -358,6 +373,7 @@ class FileService:
         del jobs[job.id]
         if not jobs:
             del self._jobs[job.peer]
+            self._paces.pop(job.peer, None)
         if job.record is not None and job.later and self._kept is not None:
             self._kept.release(job.record)
         return True

@@ -204,8 +204,7 @@ class DeviceListener(Generic[D]):
         if isinstance(frame, Chunk):
             self._context.arrived(len(frame.data))
             return
-        if device.paths.carrier is Carrier.RELAY:
-            self._context.services.acknowledged(device)
+        self._context.services.acknowledged(device)
         if messages.queued != before:
             device.counted()
 
