@@ -107,9 +107,10 @@ class Tab:
             async with asyncio.timeout(PATIENCE):
                 return await self.page.evaluate(f"async ({{ {names} }}) => {{ {code} }}", values)
         except TimeoutError:
-            raise AssertionError(f"{self.name} did not get through {code!r}: {await self._state()}") from None
+            raise AssertionError(f"{self.name} did not get through {code!r}: {await self.state()}") from None
 
-    async def _state(self) -> Any:
+    async def state(self) -> Any:
+        """How things stand in its store, for the message of a failure."""
         try:
             async with asyncio.timeout(5):
                 return await self.page.evaluate(

@@ -255,12 +255,17 @@ export class Journal {
   /**
    * The page goes away. What waits for a transaction before it is written now, with what that has: a browser makes what it
    * was asked for in one transaction, and nothing that the page would do later. It is written again if the page stays.
+   * Messages that the application may have, and has not got, are marked anew before it gets them.
    */
   hurry() {
     const flying = this.#flying;
-    if (!flying || !this.#batch.rows.size) return;
-    const rows = new Map([...flying.rows, ...this.#batch.rows]);
-    this.#backend.write(made(rows), flying.strict || this.#batch.strict).catch(() => {});
+    const batch = this.#batch;
+    if (Math.max(this.#given, flying?.given ?? 0, batch.given) > this.#had) {
+      this.write('g', (this.#given = this.#had));
+      for (const each of [flying, batch]) if (each) each.given = 0;
+    }
+    if (!flying || !batch.rows.size) return;
+    this.#backend.write(made(new Map([...flying.rows, ...batch.rows])), flying.strict || batch.strict).catch(() => {});
   }
 
   async #flush() {

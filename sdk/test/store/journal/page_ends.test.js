@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { JournalDiskFull } from '../../../src/errors.js';
+import { TEXT } from '../../../src/protocol/kinds.js';
 import { BLOCK } from '../../../src/store/files/digest.js';
 import { Journal } from '../../../src/store/journal/journal.js';
 import { MemoryBackend } from '../../../src/store/journal/memory.js';
@@ -10,7 +11,7 @@ import { settle } from '../../support/transfers.js';
 
 /** A backend that has been asked, and makes it when it is told. */
 class SlowBackend extends MemoryBackend {
-  /** What it was asked for. @type {{ keys: string[], strict: boolean, make: () => Promise<void> }[]} */
+  /** What it was asked for. @type {{ rows: any[], keys: string[], strict: boolean, make: () => Promise<void> }[]} */
   asked = [];
 
   /** @override @param {any[]} rows @param {boolean} [strict] */
@@ -18,10 +19,76 @@ class SlowBackend extends MemoryBackend {
     const kept = structuredClone(rows);
     return new Promise((resolve, reject) => {
       const make = () => super.write(kept).then(resolve, reject);
-      this.asked.push({ keys: kept.map(([key]) => key), strict, make });
+      this.asked.push({ rows: kept, keys: kept.map(([key]) => key), strict, make });
     });
   }
 }
+
+/** A page whose application has each message that it gets in its hands until the end. */
+class Reader {
+  /** @type {number[]} */
+  had = [];
+  /** How many of its backend's transactions are made. */
+  made = 0;
+  backend = new SlowBackend();
+
+  static async open() {
+    const reader = new Reader();
+    reader.journal = await Journal.open(reader.backend);
+    reader.mailbox = mailboxOf(reader.journal);
+    return reader;
+  }
+
+  reads() {
+    this.mailbox.onMessage(({ sequence }) => {
+      this.had.push(sequence);
+      this.check();
+      return new Promise(() => {});
+    });
+  }
+
+  /** @param {number} sequence */
+  arrive(sequence) {
+    const stream = {
+      address: 'alice/main',
+      reached: [{ stream: 's', sequence }],
+      keptByJournal() {},
+      acknowledge() {},
+    };
+    const message = { sender: 'alice', device: 'main', stream: 's', sequence, content: TEXT, data: new Uint8Array(1) };
+    this.journal.arrived(stream, {}, message);
+  }
+
+  /** If the page was killed now, the next one would know what this one had. */
+  check() {
+    const [, mark] = this.backend.rows.find(([key]) => key === 'g') ?? ['g', 0];
+    assert.ok(mark >= Math.max(0, ...this.had), `${mark} is marked, and it had ${this.had}`);
+  }
+
+  /** All that it has asked for is made, one after the other, and it hears of that. */
+  async goOn() {
+    for (await settle(); this.made < this.backend.asked.length; await settle()) {
+      await this.backend.asked[this.made++]?.make();
+      this.check();
+    }
+  }
+
+  /** It ends. All that it has asked for is made; what the next page gets of it: the numbers, and what was given twice. */
+  async next() {
+    const backend = new MemoryBackend();
+    await backend.write(this.backend.rows);
+    for (const { rows } of this.backend.asked.slice(this.made)) await backend.write(rows);
+    /** @type {[sequence: number, redelivered: boolean][]} */
+    const came = [];
+    mailboxOf(await Journal.open(backend)).onMessage(({ sequence, redelivered }) => came.push([sequence, redelivered]));
+    await settle();
+    return came;
+  }
+}
+
+/** @param {Journal} journal */
+const mailboxOf = (journal) =>
+  journal.mailbox({ unreadMessages: 100, unreadSize: 1000 }, () => ({ handOver() {}, publish() {} }));
 
 /** Bob holds a file that has arrived, and his journal takes its time from now on. */
 async function held() {
@@ -123,4 +190,68 @@ test('what waits behind a transaction is written with it when the page goes away
     ['o/one/1', 's/one'],
   );
   assert.equal(journal.error, null);
+});
+
+for (const [what, onItsWay, behind] of [
+  ['is being written', [2, 3], []],
+  ['waits for that', [], [2, 3]],
+  ['is being written, and what waits for that', [2], [3]],
+]) {
+  test(`what ${what} as the page ends is new to the next one`, async () => {
+    const page = await Reader.open();
+    page.reads();
+    page.arrive(1);
+    await page.goOn();
+    onItsWay.forEach((number) => page.arrive(number));
+    page.journal.write('f/file', undefined);
+    await settle();
+    behind.forEach((number) => page.arrive(number));
+    page.journal.hurry();
+    await settle();
+    assert.deepEqual(page.had, [1]);
+    assert.deepEqual(await page.next(), [
+      [1, true],
+      [2, false],
+      [3, false],
+    ]);
+  });
+}
+
+test('what waited in a page as it ended is new to the next one', async () => {
+  const page = await Reader.open();
+  for (const number of [1, 2, 3]) page.arrive(number);
+  const first = page.mailbox.iterate((message) => message).next();
+  await page.goOn();
+  assert.equal((await first).value.sequence, 1);
+  page.journal.hurry();
+  await settle();
+  assert.deepEqual(await page.next(), [
+    [1, true],
+    [2, false],
+    [3, false],
+  ]);
+});
+
+test('a page that stays gets nothing before it is marked anew', async () => {
+  const page = await Reader.open();
+  for (const number of [1, 2, 3]) page.arrive(number);
+  void page.mailbox.iterate((message) => message).next();
+  await page.goOn();
+  page.had = [1];
+  page.journal.hurry();
+  page.reads();
+  await page.goOn();
+  page.arrive(4);
+  await settle();
+  page.arrive(5);
+  page.journal.hurry();
+  await page.goOn();
+  page.journal.hurry(); // all is known
+  page.arrive(6);
+  await page.goOn();
+  assert.deepEqual(page.had, [1, 2, 3, 4, 5, 6]);
+  assert.deepEqual(
+    await page.next(),
+    page.had.map((number) => [number, true]),
+  );
 });
