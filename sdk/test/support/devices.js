@@ -143,6 +143,7 @@ export class Scene {
           ended: nothing,
           notDirect: nothing,
           trackReceived: nothing,
+          files: { acknowledged: nothing },
           ...services,
         },
         views: { changed: () => this.onChange(), counted: nothing },
