@@ -258,8 +258,7 @@ export class Journal {
    * Messages that the application may have, and has not got, are marked anew before it gets them.
    */
   hurry() {
-    const flying = this.#flying;
-    const batch = this.#batch;
+    const [flying, batch] = [this.#flying, this.#batch];
     if (Math.max(this.#given, flying?.given ?? 0, batch.given) > this.#had) {
       this.write('g', (this.#given = this.#had));
       for (const each of [flying, batch]) if (each) each.given = 0;
