@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Final
 
 # What is in the folder already comes along. `exec` keeps the process, so its number is that of the program.
@@ -28,6 +30,8 @@ class SmallDisk:
         self._pid = folder / "pid"
         self._size = size
         self._program = folder / "program"
+        self._freed = Event()
+        self._filling: Thread | None = None
 
     def program(self, executable: str) -> Path:
         """A program that runs this one where the disk is, with the arguments that it is given."""
@@ -42,7 +46,14 @@ class SmallDisk:
         return Path(f"/proc/{int(self._pid.read_text())}/root{self.path}/filler")
 
     def fill(self) -> None:
-        """Leave no room. What the program frees meanwhile is filled by the next call."""
+        """Leave no room until `free`: a browser tidies up, and so frees some that it could use otherwise."""
+        self._fill()
+        if self._filling is None:
+            self._freed.clear()
+            self._filling = Thread(target=self._keep_full, daemon=True)
+            self._filling.start()
+
+    def _fill(self) -> None:
         with self._filler.open("ab", buffering=0) as file:
             for size in (1 << 20, 1 << 12):
                 try:
@@ -51,6 +62,15 @@ class SmallDisk:
                 except OSError:
                     continue
 
+    def _keep_full(self) -> None:
+        with suppress(OSError):  # the program has ended, and the disk with it
+            while not self._freed.wait(0.002):
+                self._fill()
+
     def free(self) -> None:
         """Make room again."""
+        if self._filling is not None:
+            self._freed.set()
+            self._filling.join()
+            self._filling = None
         os.unlink(self._filler)
