@@ -68,6 +68,13 @@ async def test_a_page_that_was_left_comes_back_by_the_back_button(
         assert await contents(bob, 2) == ["before", "after"]
 
 
+def runs_pages(process: psutil.Process) -> bool:
+    try:
+        return bool({"--type=renderer", "tab"} & set(process.cmdline()))
+    except psutil.NoSuchProcess:  # a browser has many, and some that are not needed any more end all the time
+        return False
+
+
 @contextmanager
 def frozen() -> Iterator[None]:
     """Within the block nothing of any page runs, as in a tab that the browser has frozen.
@@ -76,7 +83,7 @@ def frozen() -> Iterator[None]:
     processes that run pages are stopped.
     """
     children = psutil.Process().children(recursive=True)
-    pages = [child for child in children if {"--type=renderer", "tab"} & set(child.cmdline())]
+    pages = [child for child in children if runs_pages(child)]
     assert pages
     for page in pages:
         page.send_signal(signal.SIGSTOP)
