@@ -14,11 +14,12 @@ window that stays closed (RFC 9293 section 3.8.6.1): at best 100 KB/s, for as lo
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import sys
 from contextlib import suppress
 from typing import Final
+
+from aldis.protocol.hosts import is_this_machine
 
 MAX_SEGMENT: Final = 1400 - 40 - 20
 """Bytes: without the heads of IPv6 and TCP."""
@@ -33,11 +34,6 @@ def limit_segments(sock: socket.socket, host: str) -> None:
     """
     if sys.platform == "linux":  # others allow no more than they would choose themselves
         with suppress(OSError):  # an odd kind of socket
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, ON_LOOPBACK if _is_loopback(host) else MAX_SEGMENT)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
+            sock.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_MAXSEG, ON_LOOPBACK if is_this_machine(host) else MAX_SEGMENT
+            )
