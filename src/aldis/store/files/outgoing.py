@@ -230,7 +230,7 @@ class OutgoingJob(Job):
 
     def _say_piece(self, control: bytes) -> None:
         """Say something that may be taken back: a piece, or the end."""
-        self.acknowledged()
+        self._settle()
         on_its_way = self._on_its_way + len(control)
         try:
             self._flying.append(_Said(self.peer.send_control(control), control, on_its_way, self.owner.clock()))
@@ -244,12 +244,15 @@ class OutgoingJob(Job):
             self._say_piece(self._back.popleft())
 
     def acknowledged(self) -> None:
-        """Some of what is said may be acknowledged."""
+        """The peer has acknowledged something."""
+        self._settle()
+        self.stirred.set()
+
+    def _settle(self) -> None:
         while self._flying and self._flying[0].delivery.done:
             said = self._flying.popleft()
             if said.delivery.delivered and self.peer.file_limit is None:
                 self.owner.pace(self.peer).took(said.on_its_way, self.owner.clock() - said.at)
-        self.stirred.set()
 
     @property
     def flying(self) -> int:

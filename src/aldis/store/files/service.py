@@ -21,6 +21,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -58,7 +59,6 @@ from aldis.store.tasks import Tasks
 _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS: Final = 5.0  # for a disk to finish what it has begun
-_NO_JOBS: Final[dict[str, Job]] = {}
 _RESTARTED: Final = (Ending.RESTARTED, Ending.REPLACED)
 
 
@@ -86,7 +86,7 @@ class FileService:
         self._on_file = on_file
         self._jobs: dict[FilePeer, dict[str, Job]] = {}  # by peer and id, in the order in which they were begun
         self._open: dict[Transfer, Job] = {}  # the same
-        self._paces: dict[FilePeer, Pace] = {}  # of peers that have jobs
+        self._paces: defaultdict[FilePeer, Pace] = defaultdict(Pace)  # of peers that have jobs
         self._closed = False
 
     # --- for the application ----------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ class FileService:
 
     def acknowledged(self, peer: FilePeer) -> None:
         """The peer has acknowledged something."""
-        for job in self._jobs.get(peer, _NO_JOBS).values():
+        for job in self.of(peer):
             if isinstance(job, OutgoingJob):
                 job.acknowledged()
 
@@ -360,10 +360,7 @@ class FileService:
 
     def pace(self, peer: FilePeer) -> Pace:
         """See `JobOwner`."""
-        found = self._paces.get(peer)
-        if found is None:
-            found = self._paces[peer] = Pace()
-        return found
+        return self._paces[peer]
 
     def remove(self, job: Job) -> bool:
         """See `JobOwner`."""
