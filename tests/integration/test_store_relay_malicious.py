@@ -21,7 +21,7 @@ from aldis.identity.keys import Identity
 from aldis.peer.connection import PeerState
 from aldis.peer.sealing import FRAMES, HANDSHAKE
 from aldis.store.store import NetworkStore
-from support.evil_server import Message, evil_server
+from support.evil_server import EvilServer, Message, evil_server
 from support.relay_scene import (
     EACH_LANGUAGE,
     PAIRS,
@@ -203,6 +203,20 @@ async def test_a_flood_at_the_start_leaves_room_for_the_messages_of_others() -> 
         assert len([message for message in server.relayed if is_kind(message, HANDSHAKE)]) == 1
 
 
+def drop_one(server: EvilServer) -> list[Message]:
+    """Lose the next frames message; it is in the list then."""
+    dropped: list[Message] = []
+
+    def drop(message: Message) -> list[Message]:
+        if dropped or not is_kind(message, FRAMES):
+            return [message]
+        dropped.append(message)
+        return []
+
+    server.tamper = drop
+    return dropped
+
+
 async def test_a_lost_session_with_a_peer_that_uses_only_the_relay_is_begun_anew() -> None:
     async with scene(path="auto") as it:
         assert isinstance(it.alice, NetworkStore)
@@ -212,15 +226,7 @@ async def test_a_lost_session_with_a_peer_that_uses_only_the_relay_is_begun_anew
         await bob.send("alice", "one")
         view = await until_peer(bob, "alice", lambda view: device_of(bob, "alice").path.told is FAILED, "refused")
         assert view.path == "relay"
-        dropped: list[Message] = []
-
-        def drop(message: Message) -> list[Message]:
-            if dropped or not is_kind(message, FRAMES):
-                return [message]
-            dropped.append(message)
-            return []
-
-        it.server.tamper = drop
+        dropped = drop_one(it.server)
         bob.send("alice", "two")
         assert await contents(it.alice, 2) == ["one", "two"]
         assert dropped
@@ -233,15 +239,7 @@ async def test_a_lost_session_is_under_repair_and_nothing_fails_without_a_reason
         await alice.send("bob", "one")
         told: list[tuple[PeerState, bool]] = []
         alice.subscribe(lambda state: told.append((state.peers["bob"].state, state.peers["bob"].error is None)))
-        dropped: list[Message] = []
-
-        def drop(message: Message) -> list[Message]:
-            if dropped or not is_kind(message, FRAMES):
-                return [message]
-            dropped.append(message)
-            return []
-
-        it.server.tamper = drop
+        dropped = drop_one(it.server)
         await asyncio.gather(alice.send("bob", "two"), alice.send("bob", "three"))
         assert await contents(it.bob, 3) == ["one", "two", "three"]
         assert dropped
