@@ -28,6 +28,15 @@ def test_what_is_to_be_measured_is_there(path: str) -> None:
     assert is_measured(TESTS / path)
 
 
+@pytest.mark.parametrize("path", [path for path in pure_coverage.PURE if not path.endswith("/")])
+def test_a_module_that_is_judged_has_a_test_that_is_measured(path: str) -> None:
+    """Otherwise `make test` says so, but only at its end."""
+    folder = path.partition("/")[0]
+    name = "aldis." + path.removesuffix(".py").replace("/", ".")
+    measured = filter(is_measured, TESTS.rglob("test_*.py"))
+    assert folder in MEASURED or any(name in test.read_text(encoding="utf-8") for test in measured)
+
+
 @pytest.mark.parametrize("path", LARGE)
 def test_a_large_test_is_there_and_is_not_measured(path: str) -> None:
     assert (TESTS / path).exists()
