@@ -38,7 +38,7 @@ class Redialling:
             task = asyncio.current_task()
             if not attempt.cancelled() or (task is not None and task.cancelling()):
                 raise
-            raise ServerUnreachable(self._url, "the network has changed") from None
+            raise ServerUnreachable(self._url, "tried anew, as the network may have changed") from None
         finally:
             self._attempt = None
 
