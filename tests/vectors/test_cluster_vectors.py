@@ -199,3 +199,16 @@ def test_a_node_that_is_lost_is_named() -> None:
     assert lost.node == "n1"
     assert lost.temporary
     assert str(lost) == "the other nodes count the node n1 as lost"
+
+
+def test_a_long_privacy_that_somebody_has_is_not_read_again() -> None:
+    privacy = Privacy(contacts=frozenset(f"somebody{number}" for number in range(1000)))
+    data = encode_state(UserState("alice", 1, (), privacy))
+    first = decode_state(data)
+    assert decode_state(data).privacy is first.privacy
+    assert decode_row("alice", row_of(first)).privacy is first.privacy
+    assert first.privacy == privacy
+    damaged = data[:-1] + b"\xff"
+    for _ in range(2):
+        with pytest.raises(ClusterProtocolError):
+            decode_state(damaged)

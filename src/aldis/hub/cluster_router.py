@@ -31,6 +31,7 @@ from aldis.hub.cluster import ClusterLink, FindUsers, Forward, Forwarded, Remote
 from aldis.hub.dialects import CLASSIC, V1
 from aldis.hub.lookups import Answer, PendingLookups
 from aldis.hub.presence import Presence
+from aldis.hub.privacy import UserPrivacy
 from aldis.hub.privacy_policies import PrivacyPolicies
 from aldis.hub.remote_users import RemoteUsers
 from aldis.hub.router import LocalRouter
@@ -41,7 +42,7 @@ from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import split
 from aldis.protocol.codec import UNREADABLE
-from aldis.protocol.privacy import Privacy
+from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
 
 # What may wait for look-ups, in bytes of messages, and for answers of other nodes, in messages. Beyond them the other
 # nodes, or Redis, are slower than the clients of this one.
@@ -242,15 +243,15 @@ class ClusterRouter:
             elif all(device.device != session.device for device in state.devices):
                 self._hurry(session)
         before, looked = self._remote.devices(user_id), self._presence.privacy(user_id)
-        saw = self._watchers.audience(user_id, looked)
         self._remote.learn(elsewhere)
         if self._presence.newest(user_id) is not None:
             self._moved(user_id)
             self._policies.load(user_id, state.privacy)
-            saw = self._watchers.audience(user_id, self._presence.privacy(user_id))
-        told = saw ^ self._watchers.audience(user_id, self._presence.privacy(user_id))
-        if told and (before or elsewhere.devices):
-            self._watchers.tell_some(user_id, told)
+        elif _settings(looked) != _settings(shown := self._presence.privacy(user_id)):
+            # Not asked each time: with a thousand contacts it takes longer than all the rest.
+            told = self._watchers.audience(user_id, looked) ^ self._watchers.audience(user_id, shown)
+            if told and (before or elsewhere.devices):
+                self._watchers.tell_some(user_id, told)
         if _shown(before) != _shown(elsewhere.devices):
             self._watchers.announce(user_id)
 
@@ -451,6 +452,10 @@ def device_of(session: Session, node: str) -> RemoteDevice:
 def _shown(devices: tuple[RemoteDevice, ...]) -> list[tuple[object, ...]]:
     """What clients are told of devices, and what tells a restart: a resumed session has another entry, but its id."""
     return [(each.device, each.session or each.entry, each.key, each.seal_key) for each in devices]
+
+
+def _settings(privacy: UserPrivacy | None) -> Privacy:
+    return DEFAULT_PRIVACY if privacy is None else privacy.settings
 
 
 def _replaces(device: RemoteDevice, session: Session) -> bool:

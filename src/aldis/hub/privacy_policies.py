@@ -77,6 +77,10 @@ class PrivacyPolicies:
         found = self._presence.privacies.get(user_id)
         return DEFAULT_PRIVACY if found is None else found.settings
 
+    def cost_of_telling(self, user_id: str) -> int:
+        """What it costs to tell somebody the whole privacy of a user, in units of a client's rate."""
+        return self._size(user_id) // BYTES_PER_UNIT
+
     def _size(self, user_id: str) -> int:
         found = self._presence.privacies.get(user_id)
         return 0 if found is None else found.bytes
@@ -85,6 +89,8 @@ class PrivacyPolicies:
         """The directory has said what the privacy of a user is. Call it before the user's session is entered."""
         if privacy != self.of(user_id):
             self._apply(user_id, privacy)
+        elif (found := self._presence.privacies.get(user_id)) is not None:
+            found.settings = privacy  # to compare it once more with this one takes no time
 
     def left(self, user_id: str) -> None:
         """The last session of a user has ended, and the watchers are told."""
@@ -165,11 +171,11 @@ class PrivacyPolicies:
             if not connection.full:
                 if frame is None:  # there is one dialect that proves
                     frame = self._outgoing.encode(self._message(session.user_id, UNSET), session.dialect)
-                session.charged += self._size(session.user_id) // BYTES_PER_UNIT
+                session.charged += self.cost_of_telling(session.user_id)
                 self._outgoing.resend(session, frame)
 
     def _tell(self, session: Session, re: m.RequestId | UnsetType) -> None:
-        session.charged += self._size(session.user_id) // BYTES_PER_UNIT
+        session.charged += self.cost_of_telling(session.user_id)
         self._outgoing.send(session, self._message(session.user_id, re))
 
     def _message(self, user_id: str, re: m.RequestId | UnsetType) -> m.PrivacyMessage:

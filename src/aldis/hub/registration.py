@@ -148,6 +148,8 @@ class Registrar:
             return RequestRefused(ErrorCode.INVALID_FIELD, "sealKey: it is not signed by your key", close=close)
         if session.seal_key != message.seal_key:
             session.seal_key = message.seal_key
+            # Its contacts are looked through for watchers, and each node of a cluster hears of all of them.
+            session.charged += self._policies.cost_of_telling(user_id)
             self._router.changed(session)
             self._router.publish(user_id)
         self._outgoing.acknowledge(session, message.id)

@@ -58,7 +58,12 @@ class VerifiedNames:
     def changed(self, user_id: str, privacy: Privacy) -> None:
         """The privacy of a user is another one now."""
         claim = self._claims.get(user_id)
-        if claim is not None and claim.privacy != privacy:
+        if claim is None or claim.privacy is privacy:
+            return
+        if claim.privacy == privacy:
+            # The same names, of which one copy is enough, and quickly compared the next time.
+            self._claims[user_id] = claim._replace(privacy=privacy)
+        else:
             self.note(user_id, claim._replace(privacy=privacy))
 
     def recall(self, user_id: str, public_key: bytes) -> Claim | None:

@@ -43,7 +43,8 @@ class PrivacyChange:
     most_names: int = field(default=MAX_PRIVACY_NAMES, kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+# Whoever reads the same lists again and again keeps track of those that are in memory already (`cluster.states`).
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Privacy:
     """`presence`: who sees that the user is online, and on which devices. `offers`: whose relayed messages the server
     passes on. Both without those that are blocked."""
