@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aldis.backends.base import ClaimBinding
-from aldis.hub import cluster_router, remote_users, verified_names
+from aldis.hub import cluster_router, remote_users, unanswered, verified_names
 from aldis.hub.cluster import Forward, RemoteDevice, UserState
 from aldis.hub.sessions import RelayResult
 from aldis.identity import proofs
@@ -359,6 +359,7 @@ def test_messages_whose_answers_may_be_missed_are_given_up_at_once(
     router = here.hub.cluster
     assert router is not None
     router.unheard()
+    here.settle()
     (error,) = alice.take()
     assert (error["re"], error["code"], error["retryAfter"]) == (1, "over-capacity", 1.0)
 
@@ -391,7 +392,7 @@ def test_what_waits_for_other_nodes_is_bounded(
     (error,) = ask(cluster, alice, type="bye", to="bob", id=1)
     assert error["code"] == "over-capacity"
     discover(cluster, alice, "bob")
-    monkeypatch.setattr(cluster_router, "MAX_UNANSWERED", 0)
+    monkeypatch.setattr(unanswered, "MAX_UNANSWERED", 0)
     (error,) = ask(cluster, alice, type="bye", to="bob", id=2)
     assert error["code"] == "over-capacity"
 

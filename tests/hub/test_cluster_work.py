@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from aldis.hub import unanswered
+from aldis.hub.sessions import RelayResult
 from aldis.hub.watchers import Watchers
 from aldis.identity import proofs
 from aldis.protocol.codec import to_base64
+from aldis.protocol.messages import Bye
 from aldis.protocol.privacy import Privacy
 from support.hub_cluster import HubCluster
 from support.hub_world import Client
@@ -88,3 +91,96 @@ def test_equal_lists_are_kept_once() -> None:
     assert cluster.worlds[0].hub.privacy("bob") is later.privacy
     assert router.verified.recall("bob", cluster.keys["bob"]).privacy is later.privacy  # type: ignore[union-attr]
     assert router.verified.bytes == kept
+
+
+def crowd(cluster: HubCluster, names: int, address: str) -> list[Client]:
+    """Users of the first node, of one network."""
+    clients = []
+    for number in range(names):
+        client = cluster.worlds[0].connect()
+        client.address = address
+        client.register(f"user{number}-{address}", settle=cluster.settle)
+        client.take()
+        clients.append(client)
+    return clients
+
+
+def lost(cluster: HubCluster, names: int) -> list[str]:
+    """Users of the second node whose connections are lost, and who may come back."""
+    for number in range(names):
+        client = cluster.worlds[1].client(f"lost{number}")
+        cluster.settle()
+        client.lose()
+    return [f"lost{number}" for number in range(names)]
+
+
+def refused(cluster: HubCluster, client: Client, to: str) -> bool:
+    """Send somebody a message; whether it is refused at once for want of room."""
+    client.take()
+    client.send(type="bye", to=to, id=1)
+    cluster.settle()
+    return any(each.get("code") == "over-capacity" for each in client.take())
+
+
+def test_messages_that_one_network_has_waiting_leave_room_for_those_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its users send to clients of theirs at another node that have lost their connections."""
+    monkeypatch.setattr(unanswered, "MAX_UNANSWERED", 100)
+    cluster = HubCluster(2)
+    recipients = lost(cluster, 10)
+    attackers = crowd(cluster, 10, "198.51.100.7")
+    waiting = [not refused(cluster, attacker, to) for to in recipients for attacker in attackers for _ in range(2)]
+    assert sum(waiting) == 50
+    (alice,) = crowd(cluster, 1, "192.0.2.1")
+    cluster.worlds[1].client("bob")
+    assert not any(refused(cluster, alice, to) for to in ("bob", *recipients))
+    assert refused(cluster, attackers[0], "bob")
+    cluster.pass_time(60.0)
+    assert not refused(cluster, attackers[0], "bob")
+
+
+def test_messages_of_an_unknown_outcome_are_given_up_some_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unanswered, "GIVEN_UP_AT_ONCE", 4)
+    cluster = HubCluster(2)
+    here = cluster.worlds[0]
+    recipients = lost(cluster, 2)
+    (alice,) = crowd(cluster, 1, "192.0.2.1")
+    for number in range(20):
+        alice.send(type="bye", to=recipients[number % 2], id=number)
+    cluster.settle()
+    assert alice.take() == []
+    router = here.hub.cluster
+    assert router is not None
+    router.missed("node-9")  # has none of them
+    router.unheard()
+    turns = 0
+    while alice.take() == []:
+        here.hub.work(here.now)
+        turns += 1
+    assert turns < 3
+    assert len(router.unanswered) == 16
+    here.settle()
+    assert len(router.unanswered) == 0
+    assert sorted(each["re"] for each in alice.take()) == list(range(4, 20))
+
+
+def test_what_is_answered_while_it_is_to_be_given_up_is_told_as_it_is() -> None:
+    table = unanswered.Unanswered()
+    told: list[RelayResult] = []
+    session = HubCluster(1).worlds[0].client("alice").session
+    receipt = (session, Bye, "bob", 1)
+    for number, node in enumerate(["a", "b", "a"]):
+        table.add(number, unanswered.Sent(node, b"net", receipt, lambda receipt, result: told.append(result), 5.0))
+    table.give_up("a")
+    answered = table.pop(0)
+    assert answered is not None
+    assert [each.node for each in table.given_up()] == ["a"]
+    assert not table.given_up()
+    table.give_up_late(4.0)
+    assert not table.due
+    table.give_up_late(5.0)
+    assert [each.node for each in table.given_up()] == ["b"]
+    assert len(table) == 0
+    table.give_up()
+    assert not table.due

@@ -52,9 +52,10 @@ from aldis.hub.cluster import (
     Unconfirmed,
     UserState,
 )
-from aldis.hub.cluster_router import MAX_UNANSWERED, ClusterRouter
+from aldis.hub.cluster_router import ClusterRouter
 from aldis.hub.hub import Hub
 from aldis.hub.sessions import RelayResult
+from aldis.hub.unanswered import MAX_UNANSWERED
 from aldis.hub.usage import OpenCounts, Use
 from aldis.protocol.privacy import Privacy
 

@@ -7,9 +7,9 @@ message to a known user costs one message to one node, and no look-up.
 Rules:
 
 * Messages from one sender to one address keep their order: what comes behind one that waits for a look-up waits, too.
-* What waits for look-ups and answers is bounded; what is beyond the bounds is UNREACHABLE, as is what goes to a node
-  that is lost or does not answer, or where either side did not listen for a moment (`missed`, `unheard`). Then nobody
-  knows whether it has arrived.
+* What waits for look-ups and answers is bounded (`hub.unanswered`); what is beyond the bounds is UNREACHABLE, as is
+  what goes to a node that is lost or does not answer, or where either side did not listen for a moment (`missed`,
+  `unheard`). Then nobody knows whether it has arrived.
 * A forwarded message is delivered here or nowhere: two nodes with other views of a user cannot send it round.
 * One that comes behind a later one of its node, or when that is lost, is too late: a server of Redis that hung had kept
   it. It is not delivered. Its sender was told that it is UNREACHABLE, and may have sent it again.
@@ -30,12 +30,14 @@ from typing import Final
 from aldis.hub.cluster import ClusterLink, FindUsers, Forward, Forwarded, RemoteDevice, UserState
 from aldis.hub.dialects import CLASSIC, V1
 from aldis.hub.lookups import Answer, PendingLookups
+from aldis.hub.networks import group_of
 from aldis.hub.presence import Presence
 from aldis.hub.privacy import UserPrivacy
 from aldis.hub.privacy_policies import PrivacyPolicies
 from aldis.hub.remote_users import RemoteUsers
 from aldis.hub.router import LocalRouter
 from aldis.hub.sessions import Delivered, Receipt, RelayResult, Session
+from aldis.hub.unanswered import Sent, Unanswered
 from aldis.hub.usage import OpenCounts, SharedUsage, Use
 from aldis.hub.verified_names import VerifiedNames
 from aldis.hub.watchers import Watchers
@@ -44,10 +46,8 @@ from aldis.protocol.addresses import split
 from aldis.protocol.codec import UNREADABLE
 from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
 
-# What may wait for look-ups, in bytes of messages, and for answers of other nodes, in messages. Beyond them the other
-# nodes, or Redis, are slower than the clients of this one.
+# What may wait for look-ups, in bytes of messages. Beyond it Redis is slower than the clients of this node.
 MAX_WAITING_BYTES: Final = 8 * 1024 * 1024
-MAX_UNANSWERED: Final = 50_000
 # Seconds beyond the resume window, in which a message may wait for a recipient that has lost its connection.
 ANSWER_SECONDS: Final = 10.0
 # Nodes of which is kept which message has come last; those that are lost among them, for as long as there is room.
@@ -68,16 +68,6 @@ class _Waiting:
     size: int
     receipt: Receipt
     done: Delivered
-
-
-@dataclass(frozen=True, slots=True)
-class _Unanswered:
-    """A message that another node has."""
-
-    node: str
-    receipt: Receipt
-    done: Delivered
-    until: float
 
 
 class ClusterRouter:
@@ -119,7 +109,8 @@ class ClusterRouter:
         self._moved = moved
         self._waiting: dict[str, deque[_Waiting]] = {}
         self._waiting_bytes = 0
-        self._unanswered: dict[int, _Unanswered] = {}
+        self.unanswered = Unanswered()
+        """The messages that other nodes have."""
         self._number = 0
         # The number of the newest message that has come from each node; infinite for a lost one.
         self._newest: dict[str, float] = {}
@@ -196,20 +187,20 @@ class ClusterRouter:
 
     def tick(self, now: float) -> None:
         """Give up what no node has answered, and see whether users have to be forgotten."""
-        late = []
-        for number, each in self._unanswered.items():  # in the order of their ends
-            if each.until > now:
-                break
-            late.append(number)
-        for number in late:
-            self.answered(Forwarded(number, RelayResult.UNREACHABLE))
+        self.unanswered.give_up_late(now)
+        self._give_up_soon()
         self._tell_usage(now)
         if self._remote.too_many:
             self._to_look_at = _LOOK_AT_IN_A_TICK
             self._wake(0.0)
 
     def work(self) -> bool:
-        """Go on with the users of a lost node, or forget some that nobody needs. Returns whether there were any."""
+        """Give some messages up, go on with the users of a lost node, or forget users that nobody needs. Returns
+        whether there were any."""
+        if self.unanswered.due:
+            for sent in self.unanswered.given_up():
+                sent.done(sent.receipt, RelayResult.UNREACHABLE)
+            return True
         if self._lost:
             self._lose_some()
             return True
@@ -286,8 +277,8 @@ class ClusterRouter:
 
     def missed(self, node: str) -> None:
         """A node may have missed messages: nobody knows what has become of those that it has not answered."""
-        for number in [number for number, each in self._unanswered.items() if each.node == node]:
-            self.answered(Forwarded(number, RelayResult.UNREACHABLE))
+        self.unanswered.give_up(node)
+        self._give_up_soon()
 
     def joined_node(self) -> None:
         """There is another node."""
@@ -304,8 +295,8 @@ class ClusterRouter:
 
     def unheard(self) -> None:
         """What other nodes say does not come for a moment: nobody knows what becomes of the messages that they have."""
-        for number in list(self._unanswered):
-            self.answered(Forwarded(number, RelayResult.UNREACHABLE))
+        self.unanswered.give_up()
+        self._give_up_soon()
 
     def own_devices(self) -> list[tuple[str, RemoteDevice, Privacy]]:
         """All devices of this node, with their users and the privacy of those, to announce them."""
@@ -359,7 +350,7 @@ class ClusterRouter:
 
     def answered(self, answer: Forwarded) -> None:
         """A node has answered a message. What is answered twice, or too late, changes nothing."""
-        sent = self._unanswered.pop(answer.number, None)
+        sent = self.unanswered.pop(answer.number)
         if sent is not None:
             sent.done(sent.receipt, answer.result)
 
@@ -368,6 +359,10 @@ class ClusterRouter:
         self._rebound(user_id, True)
 
     # --- internal -----------------------------------------------------------------------------------------------------
+
+    def _give_up_soon(self) -> None:
+        if self.unanswered.due:
+            self._wake(0.0)
 
     def _note_newest(self, node: str, number: float) -> None:
         if node not in self._newest and len(self._newest) >= _MAX_NODES:
@@ -394,16 +389,17 @@ class ClusterRouter:
         return newest if here is None or newest.order > here.order else None
 
     def _forward(self, node: str, message: m.Relayed, receipt: Receipt, done: Delivered) -> RelayResult:
-        if len(self._unanswered) >= MAX_UNANSWERED:
-            return RelayResult.UNREACHABLE
         sender = receipt[0]
+        network = group_of(sender.client_address, sender.user_id)
+        if not self.unanswered.has_room(network):
+            return RelayResult.UNREACHABLE
         frame = bytearray()
         V1.encode(message, frame, 0)
         self._number += 1
         forward = Forward(self._number, sender.user_id, sender.dialect.proves, bytes(frame))
         if not self.link.forward(node, forward):
             return RelayResult.UNREACHABLE
-        self._unanswered[self._number] = _Unanswered(node, receipt, done, sender.heard + self._patience)
+        self.unanswered.add(self._number, Sent(node, network, receipt, done, sender.heard + self._patience))
         return RelayResult.PENDING
 
     def _wait(self, user_id: str, message: m.Relayed, receipt: Receipt, done: Delivered) -> RelayResult:
