@@ -4,6 +4,8 @@ Rules:
 
 * What is written in one turn of the event loop goes out together. Answers come in the order of the commands; what is
   published comes in between.
+* What has come is handled for `TURN` seconds of each turn, and no more is read meanwhile: several nodes send more than
+  one can handle, and its own clients have their turns, too.
 * Behind the commands that subscribe goes a PING: its answer comes after all that the server says to them. A channel
   that is not in `channels` then was refused.
 * A server that says nothing for `SILENCE`, though it has something to answer, is given up. It has a PING to answer when
@@ -18,6 +20,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
+from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 import hiredis
@@ -29,6 +33,8 @@ from aldis.cluster.messages import Message
 # Seconds.
 TICK: Final = 0.5
 SILENCE: Final = 3.0
+# Of each turn of the event loop: some hundred messages. A read of 256 KB has 1,600, and one turn has up to 32 reads.
+TURN: Final = 0.001
 # A timer that is so late says that this process was held up, and has not read what has come.
 _HELD_UP: Final = 2 * TICK
 
@@ -89,6 +95,7 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._transport: asyncio.Transport | None = None
+        self._behind = False  # some of what has come waits for the next turn
         self._out: list[bytes] = []
         self._expected: deque[Sent | Asked] = deque()
         # When the server was last heard, and since when it has something to answer.
@@ -162,31 +169,63 @@ class Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # that of uvloop is no subclass
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._handle(inf)  # answers among it are good
         self.end(f"has ended the connection{f' ({exc})' if exc else ''}")
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
-        reader, received = self._reader, self._owner.received
-        reader.feed(data)
+        self._reader.feed(data)
+        if not self._behind and not self._handle(TURN):
+            self._wait()
+
+    # --- what has come ------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        """Go on in the next turn, and read no more until then."""
+        if not self._behind and self._transport is not None:
+            self._transport.pause_reading()
+        self._behind = True
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.over:
+            return
+        self._heard = self._loop.time()
+        if not self._handle(TURN):
+            self._wait()
+        elif not self.over:
+            self._behind = False
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def _handle(self, seconds: float) -> bool:
+        """Handle what has come, for so many seconds. Returns whether there is nothing left to handle."""
+        reader, end = self._reader, monotonic() + seconds
         while not self.over:
             try:
                 reply = reader.gets()
             except hiredis.ProtocolError as error:
                 self.end(f"does not speak the protocol of Redis ({error})")
-                return
+                break
             if reply is _NOTHING:
-                return
+                break
             if type(reply) is not hiredis.PushNotification:
                 self._answer(reply)
-                continue
-            match reply[0]:
-                case b"message" | b"smessage":
-                    received(reply[1], reply[2])
-                case b"subscribe" | b"ssubscribe":
-                    self.channels.add(reply[1])
-                case b"unsubscribe" | b"sunsubscribe":
-                    self.channels.discard(reply[1])
-                    self._owner.left(self, reply[1])
+            else:
+                self._pushed(reply)
+            if monotonic() >= end:
+                return self.over
+        return True
+
+    def _pushed(self, reply: Any) -> None:
+        match reply[0]:
+            case b"message" | b"smessage":
+                self._owner.received(reply[1], reply[2])
+            case b"subscribe" | b"ssubscribe":
+                self.channels.add(reply[1])
+            case b"unsubscribe" | b"sunsubscribe":
+                self.channels.discard(reply[1])
+                self._owner.left(self, reply[1])
 
     # --- internal ---------------------------------------------------------------------------------------------------
 
