@@ -144,7 +144,7 @@ def test_of_too_many_lost_clients_one_of_the_network_with_most_is_given_up() -> 
     traveller, crowd, others = sessions[0], sessions[1:5], sessions[5:]
     detached.add(traveller, "198.51.100.1")
     for number, session in enumerate(crowd):
-        detached.add(session, f"2001:db8::{number}")  # one customer of a provider
+        detached.add(session, f"2001:db8:0:{number}::1")  # one customer of a provider
     assert detached.surplus() is None
     for session, given_up in zip(others, crowd, strict=True):
         detached.add(session, "203.0.113.7")

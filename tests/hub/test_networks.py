@@ -36,5 +36,7 @@ def test_what_is_no_address_is_not_counted(address: str) -> None:
 
 def test_a_user_of_an_unknown_network_shares_with_nobody() -> None:
     assert group_of("192.0.2.1", "alice") == group_of("192.0.2.1", "bob") == network_of("192.0.2.1", loopback=False)
+    assert group_of("2001:db8::1", "alice") == group_of("2001:db8:0:ffff::1", "bob"), "one customer of a provider"
+    assert group_of("2001:db8::1", "alice") != group_of("2001:db8:1::1", "alice")
     groups = {group_of(address, user) for address in ("", "127.0.0.1") for user in ("alice", "bob")}
     assert len(groups) == 2

@@ -131,6 +131,14 @@ def test_a_network_with_many_watchers_of_a_user_gives_way_to_one_with_fewer(most
     assert len(watch_table(world)["alice"]) == most
 
 
+def test_a_customer_of_a_provider_with_many_networks_gives_way_like_one_network() -> None:
+    world = World(max_watchers=5)
+    attackers = [networked(world, f"attacker-{number}", f"2001:db8:0:{number}::1") for number in range(5)]
+    assert all(watches(attacker, "alice") for attacker in attackers)
+    assert watches(networked(world, "bob", "192.0.2.1"), "alice")
+    assert watches(networked(world, "carol", "2001:db8:1::1"), "alice")
+
+
 def test_networks_with_about_the_same_number_of_watchers_do_not_drive_each_other_out() -> None:
     world = World(max_watchers=4)
     clients = [networked(world, f"user-{number}", f"203.0.113.{number % 3}") for number in range(5)]

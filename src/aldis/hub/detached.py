@@ -15,7 +15,7 @@ from sys import getsizeof
 from typing import Final
 
 from aldis.hub.groups import Groups
-from aldis.hub.networks import network_of
+from aldis.hub.networks import customer_of
 from aldis.hub.sessions import Receipt, Session
 from aldis.hub.settings import HubSettings
 from aldis.hub.use import FRAME_BYTES
@@ -74,7 +74,7 @@ class DetachedSessions:
 
     def add(self, session: Session, address: str = "") -> None:
         """A session has lost its connection, which came from this IP address; empty when that is not known."""
-        network = network_of(address, loopback=False)
+        network = customer_of(address)
         self._sessions[session] = session.user_id, network
         self._networks.add(network, session)
         user = self._users.setdefault(session.user_id, _User())

@@ -2,6 +2,9 @@
 
 An IPv6 client may choose among the addresses of its /64, so these count as one (RFC 4291 section 2.5.4). An IPv4-mapped
 address counts as IPv4.
+
+Where networks share a room, those of one customer of a provider share as one: a customer may have 65,536 of them (a
+/48, RFC 6177), and would leave nothing to others.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 IPV6_PREFIX: Final = 8  # bytes: a /64
+# Bytes of a network that are the same for one customer; an IPv4 address has fewer in all.
+CUSTOMER_PREFIX: Final = 6
 # Before the name of a user that stands for a network: longer than any network.
 _ALONE: Final = b"only the user "
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
@@ -55,11 +60,17 @@ def network_of(text: str, *, loopback: bool) -> bytes | None:
     return address.packed if isinstance(address, IPv4Address) else address.packed[:IPV6_PREFIX]
 
 
+def customer_of(text: str) -> bytes | None:
+    """An IPv4 address, or the /48 of an IPv6 address. None for what is no address, and for a loopback address."""
+    network = network_of(text, loopback=False)
+    return None if network is None else network[:CUSTOMER_PREFIX]
+
+
 def group_of(address: str, user_id: str) -> bytes:
-    """Who shares a limit that many clients share by their networks: the network of a client.
+    """Who shares a limit that many clients share by their networks: the customer that a client is.
 
     Where that is not known, because the client is at another node, or a proxy on this machine tells no address, its
     user alone.
     """
-    network = network_of(address, loopback=False)
-    return _ALONE + user_id.encode() if network is None else network
+    customer = customer_of(address)
+    return _ALONE + user_id.encode() if customer is None else customer
