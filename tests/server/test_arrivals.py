@@ -50,6 +50,18 @@ def test_an_address_with_a_thousand_connections_keeps_no_other_address_waiting()
     assert not len(world.arrivals)
 
 
+def test_the_addresses_of_one_customer_of_a_provider_are_one() -> None:
+    world = World()
+    for number in range(100):
+        world.add(f"2001:db8::{number}:1")
+        world.add(f"2001:db8:0:{number}::1")
+    for address in ("2001:db8:1::1", "192.0.2.1", "192.0.2.2", "127.0.0.1", "::1"):
+        world.add(address)
+    world.turn()
+    assert {*world.log[1:6]} == {"2001:db8:1::1", "192.0.2.1", "192.0.2.2", "127.0.0.1", "::1"}
+    assert not len(world.arrivals)
+
+
 def test_only_a_slice_of_each_turn_of_the_loop_goes_to_new_connections() -> None:
     world = World()
     for _ in range(1000):

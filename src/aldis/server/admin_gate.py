@@ -6,7 +6,7 @@ Rules:
   and so does a long list. Addresses take turns. A request whose client has left is not handled.
 * There are at most `MAX_OPEN` connections. For a further one, one of the address with the most is closed: the oldest of
   those without a request, if it has any. So a flood keeps no tool of the operator's out that comes from elsewhere, and
-  takes no files from the public port.
+  takes no files from the public port. The addresses of one customer of a provider (IPv6: a /48) are one address.
 * A connection has `REQUEST_SECONDS` for its first request, and `IDLE_SECONDS` for each further one.
 """
 
@@ -18,6 +18,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 from aiohttp import web
+
+from aldis.hub.networks import customer_of
 
 # A browser with the operator's page has six connections, and each tool one or two.
 MAX_OPEN: Final = 64
@@ -36,9 +38,9 @@ class AdminGate:
         self._protocol = protocol
         self._crowded_out = crowded_out
         # By address, in the order of their coming.
-        self._open: dict[str, dict[_Connection, None]] = {}
+        self._open: dict[bytes | str, dict[_Connection, None]] = {}
         # By address, the next one first.
-        self._waiting: OrderedDict[str, deque[tuple[web.BaseRequest, asyncio.Future[None]]]] = OrderedDict()
+        self._waiting: OrderedDict[bytes | str, deque[tuple[web.BaseRequest, asyncio.Future[None]]]] = OrderedDict()
         self._resting: asyncio.TimerHandle | None = None
 
     def __call__(self) -> asyncio.Protocol:
@@ -74,7 +76,7 @@ class AdminGate:
         finally:
             connection.done()
 
-    async def _turn(self, request: web.BaseRequest, address: str) -> None:
+    async def _turn(self, request: web.BaseRequest, address: bytes | str) -> None:
         loop = asyncio.get_running_loop()
         if self._resting is None:
             self._resting = loop.call_later(REST, self._rested)
@@ -118,14 +120,16 @@ class _Connection(asyncio.Protocol):
     def __init__(self, gate: AdminGate, protocol: asyncio.Protocol) -> None:
         self._gate = gate
         self._inner = protocol
-        self.address = ""
+        self.address: bytes | str = ""
+        """Where it comes from, as it takes turns."""
         self.busy = False
         """Whether a request waits or is handled."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")  # nothing of a client that has left already
-        self.address = peer[0] if peer else ""
+        address = peer[0] if peer else ""
+        self.address = customer_of(address) or address
         self._gate.enter(self)
         self._expect(REQUEST_SECONDS)
         self._inner.connection_made(transport)

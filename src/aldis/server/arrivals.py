@@ -4,6 +4,7 @@ Rules:
 
 * The addresses take turns, one connection each. So a thousand connections from one address keep nobody from another
   address waiting for longer than one of them takes.
+* The addresses of one customer of a provider (IPv6: a /48) are one address. Anybody has 2^64 of them, or more.
 * All of it happens within the slices of `server.scheduler`, beside the turns of open connections.
 * Behind a proxy that does not tell of its clients before their request, these share the turns of the proxy.
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from aldis.hub.networks import customer_of
 from aldis.server.scheduler import FairScheduler
 
 
@@ -23,7 +25,7 @@ class Arrivals:
 
     def __init__(self, scheduler: FairScheduler) -> None:
         self._scheduler = scheduler
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[bytes | str, _Queue] = {}
 
     def __len__(self) -> int:
         """How much work waits."""
@@ -31,11 +33,12 @@ class Arrivals:
 
     def add(self, address: str, work: Callable[[], object]) -> None:
         """Do this when it is the turn of the address. `work` raises nothing."""
-        waiting = self._queues.get(address)
+        who = customer_of(address) or address
+        waiting = self._queues.get(who)
         if waiting is not None:
             waiting.work.append(work)
             return
-        self._queues[address] = waiting = _Queue(self._queues, address)
+        self._queues[who] = waiting = _Queue(self._queues, who)
         waiting.work.append(work)
         self._scheduler.arrive(waiting)
 
@@ -47,11 +50,11 @@ class Arrivals:
 class _Queue:
     """The work for one address."""
 
-    __slots__ = ("_address", "_queues", "work")
+    __slots__ = ("_queues", "_who", "work")
 
-    def __init__(self, queues: dict[str, _Queue], address: str) -> None:
+    def __init__(self, queues: dict[bytes | str, _Queue], who: bytes | str) -> None:
         self._queues = queues
-        self._address = address
+        self._who = who
         self.work: deque[Callable[[], object]] = deque()
 
     def __len__(self) -> int:
@@ -62,5 +65,5 @@ class _Queue:
         self.work.popleft()()
         if self.work:
             return now
-        del self._queues[self._address]
+        del self._queues[self._who]
         return None
