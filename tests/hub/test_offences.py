@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from aldis.hub import failed_proofs
+from aldis.identity import proofs
 from aldis.identity.keys import Identity
-from aldis.protocol.codec import to_base64
+from aldis.protocol.codec import from_base64, to_base64
 from support.hub_world import Client, World, identity_of
 
 NOTHING = to_base64(bytes(64))
@@ -115,6 +121,70 @@ def test_a_network_with_too_many_failed_proofs_may_not_register_for_a_while() ->
     world.now += 3600 / 4
     assert fail(world, "alice", "192.0.2.7") == "bad-signature"
     assert world.hub.stats.limited["failed-proofs-per-address"] == 3
+
+
+def at(world: World, name: str, address: str, **more: Any) -> Any:
+    """What somebody gets who registers from an address: the code of the refusal, or True."""
+    client = world.connect()
+    client.address = address
+    client.identity = identity_of(name)
+    key = to_base64(client.identity.public_key)
+    client.send(type="register", userId=name, publicKey=key, **more)
+    first = client.take_one()
+    if first["type"] == "error":
+        return first["code"]
+    signed = proofs.registration(client.host, from_base64(first["nonce"]), name, "main")
+    client.send(type="prove", signature=to_base64(client.identity.sign(signed)))
+    return client.take()[0].get("success")
+
+
+def test_nobody_keeps_those_out_who_have_registered_from_the_same_address() -> None:
+    """One bad proof a minute was enough, for all people behind the address of a provider."""
+    world = World(failed_proofs_per_address=4, failed_proofs_per_name=3)
+    assert at(world, "alice", "192.0.2.7") is True
+    for number in range(6):
+        fail(world, f"user{number}", "192.0.2.7")
+    for number in range(6):
+        fail(world, "alice", f"198.51.100.{number}")
+    assert at(world, "alice", "192.0.2.7") is True
+    assert at(world, "bob", "192.0.2.7") == "rate-limited", "nobody knows him there"
+    assert fail(world, "alice", "192.0.2.7") == "rate-limited", "with another key"
+
+
+def test_a_client_that_resumes_its_session_may_come_from_an_address_with_failed_proofs() -> None:
+    world = World(failed_proofs_per_address=4)
+    alice = world.client("alice")
+    for number in range(6):
+        fail(world, f"user{number}", "192.0.2.7")
+    assert at(world, "alice", "192.0.2.7") == "rate-limited"
+    ticket = alice.ticket(0)
+    assert at(world, "alice", "192.0.2.7", resume={**ticket, "secret": "guessed"}) == "rate-limited"
+    assert at(world, "alice", "192.0.2.7", resume=ticket) is True
+
+
+def test_who_has_registered_may_not_fail_for_ever_either() -> None:
+    world = World(failed_proofs_per_address=4, failed_proofs_per_name=3)
+    assert at(world, "alice", "192.0.2.7") is True
+    for number in range(6):
+        fail(world, f"user{number}", "192.0.2.7")
+    codes = []
+    for _ in range(5):
+        client = world.connect()
+        client.address = "192.0.2.7"
+        client.send(type="register", userId="alice", publicKey=to_base64(identity_of("alice").public_key))
+        if client.take_one()["type"] == "challenge":
+            client.send(type="prove", signature=to_base64(bytes(64)))
+            codes.append(client.take_one()["code"])
+    assert codes == ["bad-signature"] * 3
+
+
+def test_of_those_who_have_registered_the_latest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failed_proofs, "MAX_KNOWN", 2)
+    world = World(failed_proofs_per_address=1)
+    for name in ("alice", "bob", "alice", "carol"):
+        assert at(world, name, "192.0.2.7") is True
+    fail(world, "user", "192.0.2.7")
+    assert [at(world, name, "192.0.2.7") for name in ("alice", "bob", "carol")] == [True, "rate-limited", True]
 
 
 def test_nobody_keeps_the_owner_of_a_name_out_by_failing_for_it() -> None:

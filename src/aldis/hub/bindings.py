@@ -93,7 +93,7 @@ class Bindings:
         old_key = from_base64(old_public_key)
         if not verify(old_key, signature, proofs.rotation(user_id, new_key)):
             text = "the rotation is not signed by the key that the name is bound to"
-            close = self._failed_proofs.wrong_signature(session, user_id, now)
+            close = self._failed_proofs.wrong_signature(session, user_id, old_public_key, now)
             return RequestRefused(ErrorCode.BAD_SIGNATURE, text, close=close)
 
         def answered(answer: DirectoryAnswer, now: float) -> RequestOutcome:

@@ -8,13 +8,17 @@ Rules:
 * The allowance of a name is for networks that have failed lately. So nobody can keep the owner of a name out by failing
   for it. It ends an attempt that comes from many networks.
 * The right signature of a key to which the name is not bound counts for network and name.
+* Whoever has registered a name with its key from a network lately may do so again, whatever others have done there or
+  for the name, as may a client that resumes its session: a thousand people may be behind one address. Each of them has
+  an allowance of its own for that.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections import OrderedDict
+from typing import Final, TypeAlias
 
-from aldis.hub.allowances import HOUR, Allowances
+from aldis.hub.allowances import HOUR, MAX_KNOWN, Allowances
 from aldis.hub.networks import network_of
 from aldis.hub.outcomes import RequestRefused
 from aldis.hub.sessions import Session
@@ -28,6 +32,10 @@ OF_CONNECTION: Final = "failed-proofs-per-connection"
 OF_NAME: Final = "failed-proofs-per-name"
 
 
+_Owner: TypeAlias = "tuple[bytes, str, str]"
+"""A network, a name that was registered from it, and the key."""
+
+
 class FailedProofs:
     """The failed proofs of one server, or of a cluster."""
 
@@ -39,16 +47,36 @@ class FailedProofs:
             settings.failed_proofs_per_address, HOUR, limit=OF_ADDRESS, usage=usage
         )
         self._of_names: Allowances[str] = Allowances(settings.failed_proofs_per_name, HOUR, limit=OF_NAME, usage=usage)
+        # Those that have registered, the latest last, and how often they may fail.
+        self._owners: OrderedDict[_Owner, None] = OrderedDict()
+        self._of_owners: Allowances[_Owner] = Allowances(settings.failed_proofs_per_name, HOUR)
 
     def configure(self) -> None:
         """The settings have changed."""
         self._of_networks.limit(self._settings.failed_proofs_per_address)
         self._of_names.limit(self._settings.failed_proofs_per_name)
+        self._of_owners.limit(self._settings.failed_proofs_per_name)
 
-    def refusal(self, session: Session, user_id: str, now: float) -> RequestRefused | None:
-        """Why a session may not register a name now; None when it may."""
+    def succeeded(self, session: Session) -> None:
+        """A session has registered."""
+        network = _network(session)
+        if network is not None:
+            owner = network, session.user_id, session.key
+            self._owners[owner] = None
+            self._owners.move_to_end(owner)
+            if len(self._owners) > MAX_KNOWN:
+                self._owners.popitem(last=False)
+
+    def refusal(
+        self, session: Session, user_id: str, key: str, now: float, *, resumes: bool = False
+    ) -> RequestRefused | None:
+        """Why a session may not register a name with a key now; None when it may. `resumes`: it shows the secret of the
+        session that has the name."""
         network = _network(session)
         if network is None:
+            return None
+        owner = network, user_id, key
+        if (resumes or owner in self._owners) and not self._of_owners.wait(owner, now):
             return None
         wait, limit = self._of_networks.wait(network, now), OF_ADDRESS
         if not wait and self._of_networks.has_used(network, now):
@@ -59,9 +87,12 @@ class FailedProofs:
         text = "too many wrong proofs have come from your network or for this name; try again later"
         return RequestRefused(ErrorCode.RATE_LIMITED, text, retry_after=wait, limit=limit)
 
-    def wrong_signature(self, session: Session, user_id: str, now: float) -> tuple[CloseCode, str] | None:
-        """Count a wrong signature for a name. Returns the close of a connection that has sent too many."""
+    def wrong_signature(self, session: Session, user_id: str, key: str, now: float) -> tuple[CloseCode, str] | None:
+        """Count a wrong signature for a name and key. Returns the close of a connection that has sent too many."""
         self.wrong_key(session, user_id, now)
+        network = _network(session)
+        if network is not None:
+            self._of_owners.take((network, user_id, key), now)
         session.bad_proofs += 1
         if session.bad_proofs < self._settings.bad_proofs:
             return None

@@ -117,13 +117,15 @@ class Registrar:
         problem = _field_problem(message)
         if problem:
             return self._refused(ErrorCode.INVALID_FIELD, problem)
-        refused = self._failed_proofs.refusal(session, message.user_id, now)
+        old = self._presence.at(message.user_id, _device(message))
+        resumes = old is not None and _has_ticket(old, message)
+        refused = self._failed_proofs.refusal(session, message.user_id, message.public_key, now, resumes=resumes)
         if refused is not None:
             self._stats.registrations[refused.code] += 1
             return refused
         seal_key = message.seal_key
         if seal_key is not UNSET and not _signed(seal_key, message.user_id, _device(message), message.public_key):
-            close = self._failed_proofs.wrong_signature(session, message.user_id, now)
+            close = self._wrong_signature(session, message, now)
             return self._refused(ErrorCode.INVALID_FIELD, "sealKey: it is not signed by publicKey", close=close)
         if not self._accounts.wanted:
             message.token = UNSET  # do not keep it until `prove`
@@ -140,11 +142,11 @@ class Registrar:
         problem = _seal_key_problem(message.seal_key)
         if problem:
             return RequestRefused(ErrorCode.INVALID_FIELD, problem)
-        refused = self._failed_proofs.refusal(session, user_id, now)
+        refused = self._failed_proofs.refusal(session, user_id, key, now)
         if refused is not None:
             return refused
         if not _signed(message.seal_key, user_id, session.device, key):
-            close = self._failed_proofs.wrong_signature(session, user_id, now)
+            close = self._failed_proofs.wrong_signature(session, user_id, key, now)
             return RequestRefused(ErrorCode.INVALID_FIELD, "sealKey: it is not signed by your key", close=close)
         if session.seal_key != message.seal_key:
             session.seal_key = message.seal_key
@@ -175,7 +177,7 @@ class Registrar:
 
         def answered(verdict: AccountVerdict, then: float) -> RequestOutcome:
             if isinstance(verdict, Rejected):
-                return self._rejected(session, request.user_id, verdict, then)
+                return self._rejected(session, request, verdict, then)
             if verdict.expires is not None:
                 session.token_expires = self._deadline(verdict.expires, then)
             return self._claim(session, request, message, key, then)
@@ -193,10 +195,13 @@ class Registrar:
         )
         return PENDING
 
-    def _rejected(self, session: Session, user_id: str, verdict: Rejected, now: float) -> RequestRefused:
+    def _rejected(self, session: Session, request: m.Register, verdict: Rejected, now: float) -> RequestRefused:
         advance(session, StageEvent.REFUSED)
-        close = self._failed_proofs.wrong_signature(session, user_id, now) if verdict.forged else None
+        close = self._wrong_signature(session, request, now) if verdict.forged else None
         return self._refused(verdict.code, verdict.text, retry_after=verdict.retry_after, close=close)
+
+    def _wrong_signature(self, session: Session, request: m.Register, now: float) -> tuple[CloseCode, str] | None:
+        return self._failed_proofs.wrong_signature(session, request.user_id, request.public_key, now)
 
     def _deadline(self, expires: float, now: float) -> float:
         """When to end a session whose token expires (wall time). Tokens issued together do not end together."""
@@ -266,7 +271,7 @@ class Registrar:
                 f"the signature does not fit; this server takes its host to be {session.host!r}. If you dialled "
                 "another one: a proxy has to pass the Host header on, and --names has to list what you dial"
             )
-            close = self._failed_proofs.wrong_signature(session, request.user_id, now)
+            close = self._wrong_signature(session, request, now)
             return self._refused(ErrorCode.BAD_SIGNATURE, text, close=close)
         banned = self._banned(request.user_id, request.public_key)
         if banned is not None:
@@ -379,6 +384,7 @@ class Registrar:
             session.secret = self._text(_SECRET_BYTES)
             session.replay = new_replay(self._settings)
             self._lifecycle.count(session.replay)
+        self._failed_proofs.succeeded(session)
         changed = old is None or not resumed or old.seal_key != session.seal_key
         self._lifecycle.enter(session)
         self._count("resumed" if resumed else "new" if old is None else "replaced", session, now)
@@ -432,7 +438,7 @@ class Registrar:
 
         def answered(verdict: AccountVerdict, now: float) -> RequestOutcome:
             if isinstance(verdict, Rejected):
-                return self._rejected(session, message.user_id, verdict, now)
+                return self._rejected(session, message, verdict, now)
             return self._find_unproven(session, message)
 
         self._accounts.ask(
@@ -548,9 +554,14 @@ def _signed(seal_key: m.SealKey, user_id: str, device: str, public_key: str) -> 
 
 def _missed(old: Session, request: m.Register) -> list[bytearray] | None:
     """The messages that a client with a ticket for the session `old` has missed; None when it cannot resume."""
+    if request.resume is UNSET or old.replay is None or not _has_ticket(old, request):
+        return None
+    return old.replay.since(request.resume.received)
+
+
+def _has_ticket(old: Session, request: m.Register) -> bool:
+    """Whether a client shows the secret of a session."""
     ticket = request.resume
-    if ticket is UNSET or old.replay is None or old.key != request.public_key or old.id != ticket.session:
-        return None
-    if not hmac.compare_digest(old.secret.encode(), ticket.secret.encode()):
-        return None
-    return old.replay.since(ticket.received)
+    if ticket is UNSET or old.key != request.public_key or old.id != ticket.session:
+        return False
+    return hmac.compare_digest(old.secret.encode(), ticket.secret.encode())
