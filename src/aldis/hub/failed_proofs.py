@@ -15,10 +15,9 @@ Rules:
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Final, TypeAlias
+from typing import Final
 
-from aldis.hub.allowances import HOUR, MAX_KNOWN, Allowances
+from aldis.hub.allowances import HOUR, Allowances
 from aldis.hub.networks import network_of
 from aldis.hub.outcomes import RequestRefused
 from aldis.hub.sessions import Session
@@ -32,8 +31,8 @@ OF_CONNECTION: Final = "failed-proofs-per-connection"
 OF_NAME: Final = "failed-proofs-per-name"
 
 
-_Owner: TypeAlias = "tuple[bytes, str, str]"
-"""A network, a name that was registered from it, and the key."""
+# Of those who have registered at least so many are remembered, and up to twice as many: 80 bytes each.
+MOST_OWNERS: Final = 10_000
 
 
 class FailedProofs:
@@ -47,9 +46,12 @@ class FailedProofs:
             settings.failed_proofs_per_address, HOUR, limit=OF_ADDRESS, usage=usage
         )
         self._of_names: Allowances[str] = Allowances(settings.failed_proofs_per_name, HOUR, limit=OF_NAME, usage=usage)
-        # Those that have registered, the latest last, and how often they may fail.
-        self._owners: OrderedDict[_Owner, None] = OrderedDict()
-        self._of_owners: Allowances[_Owner] = Allowances(settings.failed_proofs_per_name, HOUR)
+        # Hashes of networks with the names that were registered from there, and their keys: the latest ones, and those
+        # before them. Nobody can make up two with the same hash, which is salted.
+        self._owners: set[int] = set()
+        self._earlier_owners: set[int] = set()
+        # How often each of them may fail.
+        self._of_owners: Allowances[int] = Allowances(settings.failed_proofs_per_name, HOUR)
 
     def configure(self) -> None:
         """The settings have changed."""
@@ -61,11 +63,9 @@ class FailedProofs:
         """A session has registered."""
         network = _network(session)
         if network is not None:
-            owner = network, session.user_id, session.key
-            self._owners[owner] = None
-            self._owners.move_to_end(owner)
-            if len(self._owners) > MAX_KNOWN:
-                self._owners.popitem(last=False)
+            if len(self._owners) >= MOST_OWNERS:
+                self._owners, self._earlier_owners = set(), self._owners
+            self._owners.add(hash((network, session.user_id, session.key)))
 
     def refusal(
         self, session: Session, user_id: str, key: str, now: float, *, resumes: bool = False
@@ -75,8 +75,9 @@ class FailedProofs:
         network = _network(session)
         if network is None:
             return None
-        owner = network, user_id, key
-        if (resumes or owner in self._owners) and not self._of_owners.wait(owner, now):
+        owner = hash((network, user_id, key))
+        known = resumes or owner in self._owners or owner in self._earlier_owners
+        if known and not self._of_owners.wait(owner, now):
             return None
         wait, limit = self._of_networks.wait(network, now), OF_ADDRESS
         if not wait and self._of_networks.has_used(network, now):
@@ -92,7 +93,7 @@ class FailedProofs:
         self.wrong_key(session, user_id, now)
         network = _network(session)
         if network is not None:
-            self._of_owners.take((network, user_id, key), now)
+            self._of_owners.take(hash((network, user_id, key)), now)
         session.bad_proofs += 1
         if session.bad_proofs < self._settings.bad_proofs:
             return None
