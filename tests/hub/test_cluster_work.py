@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from aldis.hub import unanswered
+from aldis.hub.cluster import Forward
 from aldis.hub.sessions import RelayResult
 from aldis.hub.watchers import Watchers
 from aldis.identity import proofs
@@ -184,3 +187,26 @@ def test_what_is_answered_while_it_is_to_be_given_up_is_told_as_it_is() -> None:
     assert len(table) == 0
     table.give_up()
     assert not table.due
+
+
+def test_messages_of_other_nodes_for_lost_clients_are_counted_with_all_that_they_take() -> None:
+    cluster = HubCluster(2)
+    there = cluster.worlds[1]
+    recipients, detached, router = lost(cluster, 40), there.hub.detached_sessions, there.hub.cluster
+    assert router is not None
+    router.link.answer = lambda node, answer: refusals.append(answer.result)  # type: ignore[method-assign]
+    refusals: list[RelayResult] = []
+    messages = 0
+    gc.collect()
+    tracemalloc.start()
+    before = detached.bytes
+    for to in recipients:
+        for number in range(100):
+            messages += 1
+            frame = f'{{"type":"bye","to":"{to}","from":"mallory{number % 5}/main"}}'.encode()
+            router.forwarded("node-0", Forward(messages, f"mallory{number % 5}", True, frame), there.now)
+    gc.collect()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refusals == []
+    assert size < 1.1 * (detached.bytes - before)

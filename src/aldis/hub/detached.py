@@ -24,6 +24,8 @@ from aldis.hub.use import FRAME_BYTES
 SESSION_BYTES: Final = 4096
 # Bytes of two tuples, with the garbage collector's part, and their places in a list; without their texts.
 RECEIPT_BYTES: Final = 192
+# Bytes of a sender at another node: a session for the sake of its message, and what answers the node. Measured.
+ELSEWHERE_BYTES: Final = 900
 # Bytes of a sender's share: a tuple of two numbers, and its place in a table.
 SHARE_BYTES: Final = 256
 # Classes of users by size: powers of two.
@@ -32,8 +34,9 @@ _CLASSES: Final = 64
 
 def message_bytes(frame: bytearray, receipt: Receipt) -> int:
     """What a message costs that waits for a detached session."""
-    _, _, to, re = receipt
-    return len(frame) + FRAME_BYTES + RECEIPT_BYTES + getsizeof(to) + getsizeof(re)
+    sender, _, to, re = receipt
+    size = len(frame) + FRAME_BYTES + RECEIPT_BYTES + getsizeof(to) + getsizeof(re)
+    return size if sender.connection is not None else size + ELSEWHERE_BYTES
 
 
 class _User:
