@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from aldis.hub import unanswered
-from aldis.hub.cluster import Forward
+from aldis.hub.cluster import Forward, RemoteDevice, UserState
+from aldis.hub.remote_users import RemoteUsers
 from aldis.hub.sessions import RelayResult
 from aldis.hub.watchers import Watchers
 from aldis.identity import proofs
@@ -210,3 +211,34 @@ def test_messages_of_other_nodes_for_lost_clients_are_counted_with_all_that_they
     tracemalloc.stop()
     assert refusals == []
     assert size < 1.1 * (detached.bytes - before)
+
+
+class Uncounted(UserState):
+    """A user that nobody may look at."""
+
+    @property
+    def devices(self) -> tuple[RemoteDevice, ...]:
+        raise AssertionError("looked at")
+
+
+def test_the_users_of_a_node_are_found_without_a_look_at_all_that_are_known() -> None:
+    """A client may have 10,000 names watched that nobody has."""
+    known = RemoteUsers(lambda user_id: False)
+
+    def learn(user_id: str, *nodes: str) -> None:
+        devices = tuple(RemoteDevice(f"d{place}", node, "entry", 1, "", "key") for place, node in enumerate(nodes))
+        known.learn(UserState(user_id, 1, devices))
+
+    learn("alice", "a", "b", "a")
+    learn("bob", "b")
+    learn("carol")
+    assert (known.at("a"), known.at("b"), known.at("c")) == (["alice"], ["alice", "bob"], [])
+    learn("alice", "c")
+    assert (known.at("a"), known.at("b"), known.at("c")) == ([], ["bob"], ["alice"])
+    learn("bob")
+    known._known["dave"] = Uncounted("dave", 1)
+    assert (known.at("b"), known.at("c")) == ([], ["alice"])
+    del known._known["dave"]
+    for user_id in known.all():
+        known._forget(user_id)
+    assert (known.at("c"), known.bytes, len(known)) == ([], 0, 0)

@@ -34,6 +34,8 @@ class RemoteUsers:
         self._is_needed = is_needed
         self._known: OrderedDict[str, UserState] = OrderedDict()
         self._privacies: dict[str, UserPrivacy] = {}
+        # Of each node its users: most that are known are online nowhere, and there may be a million.
+        self._at: dict[str, dict[str, None]] = {}
         self.bytes = 0
         """What all of them cost."""
 
@@ -90,6 +92,9 @@ class RemoteUsers:
         before = self._known.get(user_id)
         if before is not None:
             self.bytes -= _size(before)
+            self._leave_nodes(before)
+        for device in state.devices:
+            self._at.setdefault(device.node, {})[user_id] = None
         self._known[user_id] = state
         self._known.move_to_end(user_id)
         self.bytes += _size(state)
@@ -100,7 +105,7 @@ class RemoteUsers:
 
     def at(self, node: str) -> list[str]:
         """The users with a device at a node."""
-        return [state.user_id for state in self._known.values() if any(each.node == node for each in state.devices)]
+        return list(self._at.get(node, ()))
 
     def all(self) -> list[str]:
         """All users that are known."""
@@ -126,8 +131,18 @@ class RemoteUsers:
         return forgotten
 
     def _forget(self, user_id: str) -> None:
-        self.bytes -= _size(self._known.pop(user_id))
+        state = self._known.pop(user_id)
+        self.bytes -= _size(state)
+        self._leave_nodes(state)
         self._privacies.pop(user_id, None)
+
+    def _leave_nodes(self, state: UserState) -> None:
+        for device in state.devices:
+            users = self._at.get(device.node)
+            if users is not None:
+                users.pop(state.user_id, None)
+                if not users:
+                    del self._at[device.node]
 
 
 def _size(state: UserState) -> int:
