@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from aldis.hub import unanswered
+from aldis.backends.base import Claim
+from aldis.hub import unanswered, verified_names
 from aldis.hub.cluster import Forward, RemoteDevice, UserState
 from aldis.hub.remote_users import RemoteUsers
 from aldis.hub.sessions import RelayResult
+from aldis.hub.verified_names import VerifiedNames
 from aldis.hub.watchers import Watchers
 from aldis.identity import proofs
 from aldis.protocol.codec import to_base64
@@ -242,3 +244,26 @@ def test_the_users_of_a_node_are_found_without_a_look_at_all_that_are_known() ->
     for user_id in known.all():
         known._forget(user_id)
     assert (known.at("c"), known.bytes, len(known)) == ([], 0, 0)
+
+
+def test_names_with_long_lists_leave_room_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node admits the names that it has verified while the directory is away."""
+    key = bytes(32)
+    verified = VerifiedNames()
+    verified.note("mallory", Claim(key, False, KNOWN))
+    monkeypatch.setattr(verified_names, "MOST_BYTES", 4 * verified.bytes)
+    for number in range(100):
+        verified.note(f"user{number}", Claim(key, False))
+        verified.note(f"mallory{number}", Claim(key, False, KNOWN))
+    assert all(verified.recall(f"user{number}", key) for number in range(100))
+    kept = [number for number in range(100) if verified.recall(f"mallory{number}", key)]
+    assert kept in ([98, 99], [97, 98, 99])
+    assert verified.bytes <= verified_names.MOST_BYTES
+    verified.bound("mallory99", bytes(31))
+    verified.changed("mallory98", Privacy())
+    for number in range(3000):
+        verified.note(f"more{number}", Claim(key, False))
+    assert verified.recall("user0", key) is None
+    assert verified.bytes <= verified_names.MOST_BYTES
+    verified.keep(lambda user_id: False)
+    assert (verified.bytes, len(verified)) == (0, 0)

@@ -24,8 +24,10 @@ from aldis.protocol.privacy import Privacy
 
 # Bytes of a name beside its text and its privacy: measured, rounded up.
 NAME_BYTES: Final = 350
-# Of all of them; beyond, those that registered longest ago are forgotten.
+# Of all of them; beyond, those that registered longest ago are forgotten: first those with long lists, while these take
+# more than half. Ninety names with the longest lists would have it all, which is enough for as many as 90,000 others.
 MOST_BYTES: Final = 32 * 1024 * 1024
+LONG: Final = 4096
 
 
 class VerifiedNames:
@@ -33,6 +35,9 @@ class VerifiedNames:
 
     def __init__(self) -> None:
         self._claims: OrderedDict[str, Claim] = OrderedDict()
+        # Those of more than `LONG` bytes, and what they take.
+        self._long: OrderedDict[str, None] = OrderedDict()
+        self._long_bytes = 0
         self.bytes = 0
         """What all of them cost."""
 
@@ -43,9 +48,13 @@ class VerifiedNames:
         """The directory has said which key a name is bound to."""
         self.forget([user_id])
         self._claims[user_id] = claim._replace(new=False)
-        self.bytes += _size(user_id, claim)
+        size = _size(user_id, claim)
+        self.bytes += size
+        if size > LONG:
+            self._long[user_id] = None
+            self._long_bytes += size
         while self.bytes > MOST_BYTES:
-            self.forget([next(iter(self._claims))])
+            self.forget([next(iter(self._long if 2 * self._long_bytes > MOST_BYTES else self._claims))])
 
     def bound(self, user_id: str, key: bytes | None) -> None:
         """A name is bound to this key now; None: to none."""
@@ -76,7 +85,11 @@ class VerifiedNames:
         for user_id in user_ids:
             claim = self._claims.pop(user_id, None)
             if claim is not None:
-                self.bytes -= _size(user_id, claim)
+                size = _size(user_id, claim)
+                self.bytes -= size
+                if size > LONG:
+                    del self._long[user_id]
+                    self._long_bytes -= size
 
     def keep(self, wanted: Callable[[str], bool]) -> list[str]:
         """Forget all names but those that are wanted, and return these."""
