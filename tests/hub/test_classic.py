@@ -76,6 +76,15 @@ def test_the_four_error_texts_are_exact(world: World) -> None:
     assert alice.take() == error("User bob@example.com is not online")
 
 
+def test_questions_without_a_name_slow_their_client_down(world: World) -> None:
+    """A user may ask 100 a second, and an address may have 256 connections without a name."""
+    stranger, alice = world.connect(classic=True), world.classic_client("alice")
+    for client in (stranger, alice):
+        client.session.penalty = 0
+        client.send(type="discover", userId="alice")
+    assert (stranger.session.penalty, alice.session.penalty) == (20, 0)
+
+
 def test_discover_and_errors_work_before_registration(world: World) -> None:
     client = world.connect(classic=True)
     client.send(type="unknown")

@@ -22,6 +22,9 @@ PRIVACY_COST: Final = 20
 NO_ROOM_PENALTY: Final = 50
 # A message that is sent although its sender was told to wait.
 PAUSED_PENALTY: Final = 20
+# A question for a user by a classic client without a name: no budget of a user counts it, and nobody is to read out the
+# names of all who are online.
+NAMELESS_PENALTY: Final = 20
 # Names that are watched, or not watched any more, for one unit.
 NAMES_PER_UNIT: Final = 10
 

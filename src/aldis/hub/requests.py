@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from aldis.backends.base import DirectoryAnswer, FindBinding
 from aldis.hub.cluster import FindUsers, UserState
-from aldis.hub.costs import NAMES_PER_UNIT
+from aldis.hub.costs import NAMELESS_PENALTY, NAMES_PER_UNIT
 from aldis.hub.held_back import HeldBackFrames
 from aldis.hub.lifecycle import Lifecycle
 from aldis.hub.lookups import PendingLookups
@@ -69,6 +69,8 @@ class Requests:
         problem = user_id_problem(user_id)
         if problem:
             return RequestRefused(ErrorCode.INVALID_FIELD, f"userId: {problem}")
+        if session.rates is None:
+            session.charge_in_vain(NAMELESS_PENALTY)
         unknown = self._router.unknown([user_id])
         if unknown:
             return self._ask_where(
