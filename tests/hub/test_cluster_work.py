@@ -267,3 +267,24 @@ def test_names_with_long_lists_leave_room_for_the_others(monkeypatch: pytest.Mon
     assert verified.bytes <= verified_names.MOST_BYTES
     verified.keep(lambda user_id: False)
     assert (verified.bytes, len(verified)) == (0, 0)
+
+
+def test_users_of_one_address_at_another_node_share_the_room_of_a_lost_client() -> None:
+    cluster = HubCluster(3)
+    (bob,) = lost(cluster, 1)
+    attackers = crowd(cluster, 30, "198.51.100.7")
+    accepted = 0
+    for attacker in attackers * 10:
+        attacker.take()
+        attacker.send(type="bye", to=bob, id=1)
+        cluster.settle()
+        accepted += attacker.take() == []  # it waits
+    carol = cluster.worlds[2].connect()
+    carol.address = "192.0.2.1"
+    carol.register("carol", settle=cluster.settle)
+    carol.take()
+    for number in range(20):
+        carol.send(type="bye", to=bob, id=number)
+    cluster.settle()
+    assert carol.take() == []
+    assert 60 < accepted < 90

@@ -36,7 +36,8 @@ VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "cluster.json").re
 def message_of(said: dict[str, Any]) -> Message:
     match said["kind"]:
         case "forward":
-            return Forward(said["number"], said["sender"], said["proves"], said["frame"].encode())
+            network = bytes.fromhex(said.get("network", ""))
+            return Forward(said["number"], said["sender"], said["proves"], said["frame"].encode(), network)
         case "forwarded":
             return Forwarded(said["number"], RelayResult[said["result"].upper()])
         case "ban":

@@ -1,6 +1,6 @@
 """The bytes of what one node sends to another, or to all: arrays of msgpack.
 
-    forward    [FORMAT, 1, node, number, sender, proves, frame]    frame: bytes
+    forward    [FORMAT, 1, node, number, sender, proves, frame, network or nil]    frame, network: bytes
     forwarded  [FORMAT, 2, node, number, result]    result: "sent", "absent", "limited" or "unreachable"
     rebound    [FORMAT, 3, node, user id]
     ban        [FORMAT, 4, "", previous, version, origin, number, kind, value, [reason, until or nil]]    nil: lifted
@@ -123,6 +123,7 @@ class _Forward(Struct, array_like=True, gc=False):
     sender: str
     proves: bool
     frame: bytes
+    network: bytes | None = None  # of an earlier release: nothing
 
 
 class _Forwarded(Struct, array_like=True, gc=False):
@@ -226,7 +227,7 @@ def encode_message(node: str, message: Message) -> bytes:
     """The bytes of a message from `node`. The result of a `Forwarded` is not PENDING."""
     match message:
         case Forward():
-            return _ENCODER.encode((FORMAT, 1, node, *message))
+            return _ENCODER.encode((FORMAT, 1, node, *(message if message.network else message[:-1])))
         case Forwarded():
             return _ENCODER.encode((FORMAT, 2, node, message.number, _RESULT_NAMES[message.result]))
         case Rebound():
@@ -267,7 +268,7 @@ def _message(kind: int, data: bytes) -> Message:
     match kind:
         case 1:
             forward: _Forward = _decoded(_FORWARDS, data)
-            return Forward(forward.number, forward.sender, forward.proves, forward.frame)
+            return Forward(forward.number, forward.sender, forward.proves, forward.frame, forward.network or b"")
         case 2:
             forwarded: _Forwarded = _decoded(_RESULTS_OF, data)
             result = _RESULTS.get(forwarded.result)

@@ -119,6 +119,7 @@ class Forward(NamedTuple):
     sender: str  # its user id
     proves: bool  # whether a key has proven that name
     frame: bytes
+    network: bytes = b""  # of the sender (`networks.customer_of`); empty: not known
 
 
 class Forwarded(NamedTuple):

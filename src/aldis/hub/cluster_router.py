@@ -30,7 +30,7 @@ from typing import Final
 from aldis.hub.cluster import ClusterLink, FindUsers, Forward, Forwarded, RemoteDevice, UserState
 from aldis.hub.dialects import CLASSIC, V1
 from aldis.hub.lookups import Answer, PendingLookups
-from aldis.hub.networks import group_of
+from aldis.hub.networks import customer_of, group_of
 from aldis.hub.presence import Presence
 from aldis.hub.privacy import UserPrivacy
 from aldis.hub.privacy_policies import PrivacyPolicies
@@ -339,7 +339,7 @@ class ClusterRouter:
             self.link.answer(node, Forwarded(message.number, RelayResult.ABSENT))
             return
         sender = Session(None, V1 if message.proves else CLASSIC, "", now)
-        sender.user_id = message.sender
+        sender.user_id, sender.network = message.sender, message.network
         receipt: Receipt = (sender, type(relayed), relayed.to, message.number)
         if isinstance(relayed, m.Relay):
             result = self._local.deliver_sealed(relayed, receipt, done)
@@ -396,7 +396,8 @@ class ClusterRouter:
         frame = bytearray()
         V1.encode(message, frame, 0)
         self._number += 1
-        forward = Forward(self._number, sender.user_id, sender.dialect.proves, bytes(frame))
+        where = customer_of(sender.client_address) or b""
+        forward = Forward(self._number, sender.user_id, sender.dialect.proves, bytes(frame), where)
         if not self.link.forward(node, forward):
             return RelayResult.UNREACHABLE
         self.unanswered.add(self._number, Sent(node, network, receipt, done, sender.heard + self._patience))

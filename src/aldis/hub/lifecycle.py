@@ -57,7 +57,7 @@ def _may_use(
         messages,
         size,
         friend=_is_friend(session, sender),
-        network=group_of(sender.client_address, sender.user_id),
+        network=sender.network or group_of(sender.client_address, sender.user_id),
         messages_left=left[0],
         bytes_left=left[1],
     )

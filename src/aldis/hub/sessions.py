@@ -138,6 +138,7 @@ class Session:
         "id",
         "key",
         "late_news",
+        "network",
         "nonce",
         "nonce_expires",
         "order",
@@ -206,6 +207,8 @@ class Session:
         # In a cluster: its registration, and its place among all (`hub.cluster`).
         self.entry = ""
         self.order = 0
+        # Where its client is (`networks.customer_of`), if it stands for a sender at another node.
+        self.network = b""
         self.secret = ""
         self.replay: Replay | None = None
         # A dict of names alone is not looked at by the collector of garbage, which a set of 10,000 names would delay.
