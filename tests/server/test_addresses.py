@@ -59,6 +59,21 @@ def test_who_has_hardly_connected_gets_the_rest_of_what_all_may_make() -> None:
         assert some.accept(b"%d came late" % second, float(second)) is None
 
 
+def test_the_networks_of_one_customer_of_a_provider_do_not_keep_the_others_out() -> None:
+    some = limits(total=100)
+    customer, other = bytes.fromhex("20010db80000"), bytes.fromhex("20010db80001")
+    refused = 0
+    for number in range(2000):
+        network = customer + number.to_bytes(2, "big")
+        assert some.enter(network, number / 400) is None
+        refused += some.accept(network, number / 400) is not None
+        some.leave(network)
+    assert refused > 500
+    for number in range(40):
+        assert some.accept(bytes([192, 0, 2, number]), 5.0) is None
+        assert some.accept(other + number.to_bytes(2, "big"), 5.0) is None
+
+
 def test_a_client_behind_a_proxy_that_is_refused_takes_nothing_from_the_others() -> None:
     some = limits(connects=10, total=20)  # 100 and 200 at once
     outcomes = []

@@ -6,6 +6,8 @@ Rules:
 * A client may make as many new connections at once as in `BURST_SECONDS` seconds.
 * The last part of what all clients together may make at once (`RESERVE`) is for clients that have hardly made any
   lately. So some hundred addresses that connect as fast as they may do not keep the others out.
+  Here the networks of one customer of a provider (IPv6: a /48) are one client, or each of its 65,536 would hardly have
+  made any.
 * Where a client behind a trusted proxy comes from is known later (`identify`). The last part is for such clients, too.
   One that is refused then has taken nothing from the others.
 * In a cluster the limits of a network count at all nodes together. Each node counts its own connections and tells the
@@ -21,6 +23,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from typing import Final, cast
 
+from aldis.hub.networks import CUSTOMER_PREFIX
 from aldis.hub.usage import UNTOLD, Key, OpenCounts, SharedUsage
 from aldis.server.refusals import Refusal
 
@@ -59,6 +62,7 @@ class _Lately:
 
     def count(self, network: bytes, now: float) -> int:
         """Count one more, and return how many there were before. Beyond `MAX_IDLE` networks it counts no other ones."""
+        network = network[:CUSTOMER_PREFIX]
         if now - self._turned_at >= _COUNT_SECONDS:
             stale = now - self._turned_at >= 2 * _COUNT_SECONDS
             self._now, self._before = {}, {} if stale else self._now
