@@ -400,6 +400,25 @@ def test_a_network_that_has_bound_its_new_names_is_told_when_it_may_bind_more() 
     assert world.hub.stats.registrations["rate-limited"] == 2
 
 
+def test_a_customer_of_a_provider_binds_as_many_names_as_sixteen_networks() -> None:
+    """Somebody with an IPv6 /48 has 65,536 networks, and could take 13 million names in a day."""
+    world = World(new_names_per_address=2)
+
+    def binds(name: str, address: str) -> bool:
+        client = world.connect()
+        client.address = address
+        return bool(client.register(name).get("success"))
+
+    bound = [binds(f"user{number}", f"2001:db8:0:{number}::1") for number in range(40)]
+    assert bound == [True] * 32 + [False] * 8
+    assert binds("alice", "2001:db8:1::1")
+    assert binds("user3", "2001:db8:0:ff::1"), "it is bound"
+    for number in range(40):
+        assert binds(f"of-{number}", f"192.0.2.{number}")
+    world.now += 86_400 / 32
+    assert [binds(f"late{number}", "2001:db8:0:aa::1") for number in range(2)] == [True, False]
+
+
 def test_names_that_are_bound_cost_a_network_nothing_and_are_always_welcome() -> None:
     world = World(new_names_per_address=2)
     for _ in range(5):

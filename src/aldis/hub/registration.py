@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from typing import Final
 
 from msgspec import UNSET, UnsetType
 
 from aldis.backends.base import Claim, ClaimBinding, DirectoryAnswer, FindBinding, LoadBinding, Question
 from aldis.hub.accounts import AccountChecks, AccountVerdict, Rejected
-from aldis.hub.allowances import DAY, Allowances
 from aldis.hub.bans import Bans
 from aldis.hub.bindings import Bindings
 from aldis.hub.cluster import FULL, EntryRefusal, RemoteDevice
@@ -27,6 +25,7 @@ from aldis.hub.lookups import PendingLookups
 from aldis.hub.memory import MemoryBudget
 from aldis.hub.name_queue import NameAccess
 from aldis.hub.networks import network_of
+from aldis.hub.new_names import OF_NETWORK, NewNames
 from aldis.hub.outcomes import DONE, PENDING, RequestOutcome, RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
@@ -46,7 +45,6 @@ from aldis.protocol.codec import from_base64, to_base64, to_base64url
 from aldis.protocol.codes import CloseCode, ErrorCode
 from aldis.protocol.privacy import DEFAULT_PRIVACY
 
-NEW_NAMES: Final = "new-names-per-address"
 _SESSION_BYTES = 16
 _SECRET_BYTES = 32
 
@@ -91,14 +89,12 @@ class Registrar:
         self._stats = stats
         self._random = random
         self._wall = wall
-        self._new_names: Allowances[bytes] = Allowances(
-            settings.new_names_per_address, DAY, limit=NEW_NAMES, usage=usage
-        )
+        self._new_names = NewNames(settings, usage)
         self._limits = _limits(settings)
 
     def configure(self) -> None:
         """The settings have changed."""
-        self._new_names.limit(self._settings.new_names_per_address)
+        self._new_names.configure()
         self._limits = _limits(self._settings)
 
     # --- asking for a name ------------------------------------------------------------------------------------------
@@ -235,7 +231,7 @@ class Registrar:
             if claim is None:
                 advance(session, StageEvent.REFUSED)
                 text = "too many new names come from your network; a name that is bound to its key already is welcome"
-                return self._refused(ErrorCode.RATE_LIMITED, text, retry_after=wait, limit=NEW_NAMES)
+                return self._refused(ErrorCode.RATE_LIMITED, text, retry_after=wait, limit=OF_NETWORK)
             return self._claimed(session, request, message, then, claim)
 
         def failed() -> None:
