@@ -26,6 +26,21 @@ def test_an_address_has_so_many_connections_at_a_time() -> None:
     assert [some.enter(b"a", 0.0) for _ in range(2)] == [None, Refusal.ADDRESS]
 
 
+def test_a_customer_of_a_provider_has_as_many_connections_as_sixteen_networks() -> None:
+    """Or forty of its 65,536 networks took all places of a server."""
+    some = limits(connections=2)
+    networks = [bytes.fromhex("20010db80000") + number.to_bytes(2, "big") for number in range(40)]
+    came = [network for network in networks for _ in range(2) if some.enter(network, 0.0) is None]
+    assert len(came) == 32
+    assert some.enter(bytes.fromhex("20010db800010000"), 0.0) is None
+    assert all(some.enter(bytes([192, 0, 2, number]), 0.0) is None for number in range(40))
+    some.leave(came[0])
+    assert [some.enter(networks[39], 0.0) for _ in range(2)] == [None, Refusal.ADDRESS]
+    for network in (*came[1:], networks[39]):
+        some.leave(network)
+    assert [some.enter(network, 0.0) for network in networks[:32]] == [None] * 32
+
+
 def test_an_address_makes_so_many_new_connections_in_a_time() -> None:
     some = limits(connects=2)
     now = 0.0

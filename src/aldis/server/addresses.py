@@ -3,6 +3,7 @@
 Rules:
 
 * What counts as one client: `hub.networks.network_of`. Loopback addresses have no limits of their own.
+* One customer of a provider may have 65,536 networks of IPv6 (a /48): as many connections as `NETWORKS` at most.
 * A client may make as many new connections at once as in `BURST_SECONDS` seconds.
 * The last part of what all clients together may make at once (`RESERVE`) is for clients that have hardly made any
   lately. So some hundred addresses that connect as fast as they may do not keep the others out.
@@ -34,6 +35,8 @@ MAX_IDLE: Final = 32_768
 # How many seconds' worth of connections a network may have made too much, at nodes that had not heard of each other.
 DEBT_SECONDS: Final = 30.0
 CONNECTS: Final = "connects-per-address"
+# A provider may also give each of its subscribers a network of one /48: so many of them may use all of theirs.
+NETWORKS: Final = 16
 # The part of the connections that all may make at once, of which a client gets none that has made more new ones than
 # `HARDLY_ANY` in 5 to 10 seconds. A page takes ten. Each of 450 addresses that use up the rest together has made 40.
 RESERVE: Final = 0.1
@@ -92,6 +95,8 @@ class AddressLimits:
         self._total = _Counted(connects_per_second * BURST_SECONDS, now)
         self._lately = _Lately()
         self._busy: dict[bytes, _Counted] = {}
+        # The connections of each customer that has networks of IPv6.
+        self._customers: Counter[bytes] = Counter()
         self._idle: OrderedDict[bytes, _Counted] = OrderedDict()
         # With other nodes: their connections, by node and in all; our networks whose count has changed, and what was
         # told of them.
@@ -141,10 +146,14 @@ class AddressLimits:
             refusal = None
             if self._usage is not None:
                 self._usage.count(CONNECTS, network, 1)
-            if counted.connections + self._elsewhere.get(network, 0) >= self._connections_per_address:
+            most, customer = self._connections_per_address, network[:CUSTOMER_PREFIX]
+            too_many = counted.connections + self._elsewhere.get(network, 0) >= most
+            if too_many or (customer != network and self._customers[customer] >= NETWORKS * most):
                 refusal = Refusal.ADDRESS
             else:
                 counted.connections += 1
+                if customer != network:
+                    self._customers[customer] += 1
         self._keep(network, counted)
         return refusal
 
@@ -163,6 +172,11 @@ class AddressLimits:
         """A connection that has entered is over."""
         counted = self._busy.pop(network)
         counted.connections -= 1
+        customer = network[:CUSTOMER_PREFIX]
+        if customer != network:
+            self._customers[customer] -= 1
+            if not self._customers[customer]:
+                del self._customers[customer]
         self._keep(network, counted)
 
     # --- with other nodes -------------------------------------------------------------------------------------------
