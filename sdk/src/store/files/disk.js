@@ -66,7 +66,8 @@ export class Sink {
     if (!kept) return;
     this.kept = kept.blob.size;
     this.digest = kept.digest;
-    if (!journaled) target.parts = [kept.blob];
+    if (journaled) journaled.begin(kept.blob);
+    else target.parts = [kept.blob];
   }
 
   /** Drop what was kept. Only before anything is written. */

@@ -38,7 +38,7 @@ export function folderOf(files) {
     );
   } catch {
     throw new UsageError(
-      `more than ${MAX_ENTRIES} files or folders, more than ${MAX_DEPTH} folders deep, or two files that would have one name elsewhere`,
+      `more than ${MAX_ENTRIES} files or folders, ${MAX_DEPTH} folders deep, or two files with one name elsewhere`,
     );
   }
   if (list.size > MAX_MANIFEST) throw new UsageError(`the names of the files have more than ${MAX_MANIFEST} bytes`);

@@ -150,7 +150,7 @@ export class KeptTransfers {
   #makeRoom(direction, { size }) {
     const { journalFiles, journalFileSize } = this.#limits;
     const idle = direction === 'in' ? this.idle(direction) : [];
-    for (const each of [...idle.filter(({ empty }) => empty), ...idle.filter(({ empty }) => !empty)]) {
+    for (const each of idle.sort((one, other) => +!one.empty - +!other.empty)) {
       const all = [...this.#kept].filter(([other]) => other.startsWith(direction));
       const bytes = all.reduce((sum, [, record]) => sum + (record.empty ? 0 : record.size), size);
       if (all.length < journalFiles && bytes <= journalFileSize) return;
@@ -316,6 +316,14 @@ export class KeptFile {
     }
     this.#blocks = this.parts.length;
     return digest;
+  }
+
+  /** Begin with these whole blocks, which an earlier transfer has left in memory, unless they are here. @param {Blob} blob */
+  begin(blob) {
+    for (let at = this.#blocks * BLOCK; at < blob.size; at += BLOCK) {
+      this.parts.push(blob.slice(at, at + BLOCK));
+      void this.#block();
+    }
   }
 
   /** What was kept is not the beginning of it. */

@@ -31,10 +31,7 @@ export const MAX_MANIFEST = 8 * 1024 * 1024;
 export function readManifest(json, size) {
   const entries = readEntries(json);
   check(entries.length <= MAX_ENTRIES, 'too many files');
-  check(
-    entries.reduce((sum, [, each]) => sum + each, 0) === size,
-    'the sizes of the files are not that of the transfer',
-  );
+  check(entries.reduce((sum, [, each]) => sum + each, 0) === size, 'a list of another size');
   // A place is the number of the folder around it and a name: whole paths would take 16 times the bytes of the list.
   /** @type {Map<string, number>} */
   const taken = new Map(); // the number of a folder; 0 for a file
@@ -44,7 +41,7 @@ export function readManifest(json, size) {
   return entries.map(([path, each]) => {
     const isFolder = path.endsWith('/');
     const names = path.replace(/\/$/, '').split('/');
-    check(names.length <= MAX_DEPTH && !(isFolder && each), 'a folder that is too deep, or has content');
+    check(names.length <= MAX_DEPTH && !(isFolder && each), 'too deep, or a folder with content');
     const safe = names.map((name) => {
       const part = known.get(name) ?? safePart(name);
       known.set(name, part);

@@ -175,7 +175,7 @@ export class FileService {
       job.cancel();
       throw error;
     }
-    if (this.kept) job.keep();
+    job.keep();
     this.connected(peer);
     return job.transfer;
   }

@@ -350,3 +350,26 @@ test('what is accepted twice at once is asked for the second time, and not kept 
   page.asked[1].cancel();
   assert.deepEqual(await page.kept(), [['in'], 0]);
 });
+
+test('what has failed for good, and is offered anew, arrives whole, and stays so', async () => {
+  const [alice, bob] = [await Page.open(), await Page.open()];
+  const { file, bytes } = fileOf(6 * BLOCK);
+  /** @type {any[]} */
+  const outgoing = [];
+  for (const round of [1, 2]) {
+    meet(alice, bob);
+    outgoing.push(alice.side.transfers.send(alice.side.peer, file));
+    await until(() => bob.asked.length === round);
+    bob.asked[round - 1].accept({ hold: true });
+    if (round === 2) break;
+    await until(() => outgoing[0].transferred >= 3 * BLOCK);
+    part(alice);
+    for (const { side } of [alice, bob]) side.transfers.ended(side.peer, LEFT);
+    await settle();
+  }
+  await bob.asked[1].finished;
+  assert.ok(bob.asked[1].resumed >= 2 * BLOCK);
+  assert.deepEqual(await contentOf(bob.asked[1]), bytes);
+  const fresh = await bob.reload();
+  assert.deepEqual(await contentOf(fresh.resumed[0]), bytes);
+});
