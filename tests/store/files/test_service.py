@@ -133,6 +133,7 @@ async def test_waiting_may_be_given_up_and_not_asking_complains_nowhere(tmp_path
         await bob.heard(1)
         waiting.cancel()
         await asyncio.wait([waiting])
+        assert not outgoing._waiters
         other = asyncio.ensure_future(outgoing)
         bob.incoming[0].decline("no")
         with pytest.raises(TransferFailed):

@@ -47,6 +47,16 @@ async def test_cancelling_one_wait_leaves_the_others() -> None:
     assert cancelled.cancelled()
 
 
+async def test_who_looks_again_and_again_whether_it_has_arrived_leaves_nothing_behind() -> None:
+    delivery = Delivery("bob", 1)
+    waits = [asyncio.create_task(wait) for _ in range(50) for wait in (outcome(delivery), delivery.when_sent())]
+    await asyncio.sleep(0)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.wait(waits)
+    assert not delivery._waiters
+
+
 async def test_a_failure_that_nobody_asks_for_is_silent() -> None:
     faults: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))

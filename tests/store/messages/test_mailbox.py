@@ -77,6 +77,16 @@ async def test_a_reader_who_has_given_up_is_passed_over() -> None:
     assert await asyncio.wait_for(second, 1) is not None
 
 
+async def test_who_looks_again_and_again_for_a_message_leaves_nothing_behind() -> None:
+    mailbox, _ = box()
+    readers = [asyncio.create_task(mailbox.next(Reader(mailbox))) for _ in range(50)]
+    await asyncio.sleep(0)
+    for reader in readers:
+        reader.cancel()
+    await asyncio.wait(readers)
+    assert not mailbox._waiters
+
+
 async def test_closing_wakes_all_who_wait() -> None:
     mailbox, _ = box()
     readers = [asyncio.create_task(mailbox.next(Reader(mailbox))) for _ in range(2)]

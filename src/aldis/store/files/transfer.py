@@ -205,7 +205,11 @@ class Transfer:
         if self._state in OPEN:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
-            yield from waiter
+            try:
+                yield from waiter
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)  # whoever waited has given up
         if self._error is not None:
             raise self._error
 

@@ -113,10 +113,14 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
                 waiter.set_result(None)
         self._waiters = [each for each in self._waiters if each[0] > stage]
 
-    def _waiter(self, stage: _Stage) -> asyncio.Future[None]:
+    async def _reached(self, stage: _Stage) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters = [*(self._waiters or ()), (stage, waiter)]
-        return waiter
+        try:
+            await waiter
+        except asyncio.CancelledError:  # a program may look again each second, for a month
+            self._waiters = [each for each in self._waiters if each[1] is not waiter]
+            raise
 
     # --- waiting --------------------------------------------------------------------------------------------------
 
@@ -130,7 +134,7 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
 
     async def _wait(self, stage: _Stage) -> None:
         if self._stage < stage:
-            await self._waiter(stage)
+            await self._reached(stage)
         self._raise()
 
     def _raise(self) -> None:
@@ -141,7 +145,7 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
 
     def __await__(self) -> Generator[object, None, None]:
         if not self.done:
-            yield from self._waiter(_DONE)
+            yield from self._reached(_DONE).__await__()
         self._raise()
 
     def __repr__(self) -> str:

@@ -182,8 +182,10 @@ class Mailbox:
             try:
                 await waiter
             except asyncio.CancelledError:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
                 # The call that woke us may be meant for the next in line now.
-                if waiter.done() and not waiter.cancelled() and self._queued:
+                elif waiter.done() and not waiter.cancelled() and self._queued:
                     self._wake(1)
                 raise
         was_full = not self.has_room
