@@ -7,22 +7,23 @@
  * is, so a new one needs no thought.
  */
 const NAMES = `
-  accepted acknowledge acknowledged admit answeredBy answers arrived arriving asker atOnce attach attempting attempts
-  attemptSeconds awaitsAnswer belongs blocks broke callLater calls candidates carrier catchUp checkNotEnded checkOther
-  chunks client clockFrom confirmed controlReceived counted current deadline delayed deliveries dialer directClosed
-  directFeatures directOpened doubt drained dropRestoredWatches effects expect fail feed fileLimit filled findDevice
-  fingerprints flying follow forAny forgetDevice formerNonces fragments frozen giveUp gone granted greeted greeting
-  handedOver handOver hangUp hasLeft hasRoom hasten hasWaiting healSeconds heard helloSent here holdBack holds hushed
-  inbox incoming isCurrent isGood isNewProgram isOver isRunning isTooLarge isUrgent iterate joining keep keeps
-  keptHere keyChanged known knows leaving letGo limited loadServices look lose made mailbox makeDeviceRoom maxMessage
-  mayGo mayRenew moved movedTo named needsAttempt needServer newestSent nextDeadline nextFrame nextLookup noPath
-  notBefore obey ofConnection offended offerDeadline onWay openChannel orderly ourOffer outbox outcome outgoing over
-  overdue owner parted pathChanged pathMode paths peer phase pinged pingIn poke polite ponged processed publish pump
-  putTracks reach receive reconsider registeredAgain relayClosed relayed relayHello relayMissing relayOnly relayPath
-  renew renews requireInTime rest resting room sayGoodbye schedule seams sendControl sendFrame sending services
-  setTracks setUnanswered setup shown signalingEnded signalingLost signalingReturned silentIn slots started stood
-  stranger takeBack takeOver tell tellNow thawed theirStream ticket timers told tries trust unaccepted unacknowledged
-  unanswered unconfirmed unreadable views wantAgain wanted watched withdraw withdrawn
+  accepted acknowledge acknowledged addressed admit announced answeredBy answers arrived arriving asker atOnce attach
+  attempting attempts attemptSeconds awaitsAnswer belongs blocks broke callLater calls candidates carrier catchUp
+  checkNotEnded checkOther chunks client clockFrom confirmed controlReceived counted current deadline delayed
+  deliveries dialer directClosed directFeatures directOpened doubt drained dropRestoredWatches effects expect fail feed
+  fileLimit filled findDevice fingerprints flying follow forAny forgetDevice formerNonces fragments frozen giveUp gone
+  granted greeted greeting hadRelay handedOver handOver hangUp hasLeft hasRoom hasten hasWaiting healSeconds heard
+  helloSent here holdBack holds hushed inbox incoming isCurrent isGood isKept isNewProgram isOver isRunning isSilent
+  isTooLarge isUrgent iterate joining keep keeps keptHere keyChanged known knows leaving leftovers letGo limited
+  loadServices look lose made mailbox makeDeviceRoom maxMessage mayGo mayRenew moved movedTo named needsAttempt
+  needServer newestSent nextDeadline nextFrame nextLookup noPath notBefore obey ofConnection offended offerDeadline
+  onWay openChannel orderly ourOffer outbox outcome outgoing over overdue owner parted pathChanged pathMode paths peer
+  phase pinged pingIn poke polite ponged processed publish pump putTracks reach receive reconsider registeredAgain
+  relayClosed relayed relayHello relayMissing relayOnly relayPath renew renews requireInTime rest resting room
+  sayGoodbye schedule seams sendControl sendFrame sending services setTracks setUnanswered setup shown signalingEnded
+  signalingLost signalingReturned silentIn slots started stood stranger takeBack takeOver tell tellNow thawed
+  theirStream ticket timers told tries trust unaccepted unacknowledged unanswered unconfirmed unreadable views
+  wantAgain wanted watched withdraw withdrawn
 `
   .trim()
   .split(/\s+/);

@@ -195,6 +195,22 @@ test('a large file outlives an attempt that fails, and not several', async (t) =
   await assert.rejects(Promise.resolve(late.finished), { name: 'TransferFailed', reason: 'it needs a direct path' });
 });
 
+for (const what of ['file', 'call']) {
+  test(`a ${what} ends a long pause between two attempts`, async (t) => {
+    const timing = { ...PATIENT, attempt: 0.5 };
+    const { alice, bob, world } = await pair(t, { ...AUTO, timing, backoff: { first: 1e6, most: 1e6 } });
+    bob.onFile((transfer) => transfer.accept());
+    bob.onCall((call) => call.accept());
+    world.network.blocked = true;
+    await alice.connectToPeer('bob');
+    await alice.send('bob', 'through the relay');
+    world.network.blocked = false;
+    if (what === 'file') await (await alice.sendFile('bob', new Blob([new Uint8Array(1024 * 1024 + 1)]))).finished;
+    else await alice.call('bob');
+    await untilPeer(alice, 'bob', ({ path }) => path === 'direct');
+  });
+}
+
 for (const isJournaled of [false, true]) {
   test(`messages do not wait for a large file that has lost its direct path${isJournaled ? ', with journals' : ''}`, async (t) => {
     const options = async () => (isJournaled ? { ...AUTO, journal: await Journal.open(new MemoryBackend()) } : AUTO);

@@ -246,7 +246,7 @@ export class PeerDevice {
   call() {
     this.#owner.check(this);
     if (this.path.state !== 'connected') this.paths.relay?.want();
-    this.dialer?.queued();
+    this.dialer?.queued(this.relayed); // the relay is enough for messages, and the next attempt may be far away
   }
 
   /** What needed the device is over, perhaps. */

@@ -246,10 +246,10 @@ export class Dialer {
     return this.#isUseful && !(this.#target.unaccepted || this.#hush || this.#offline);
   }
 
-  /** A message waits for the peer. */
-  queued() {
+  /** A message waits for the peer. @param {boolean} [now] Something else, for which there is no reason to wait longer. */
+  queued(now) {
     if (!this.#target.relayed || this.hushed) this.#hush = 0;
-    this.poke();
+    this.poke(now);
   }
 
   /**
@@ -310,7 +310,7 @@ export class Dialer {
     if (state === 'closed' && since !== null && !this.#target.hasWaiting) {
       this.#hush = LEFT;
     }
-    this.#retry(this.#heed(error));
+    this.retry(this.#heed(error));
   }
 
   /**
@@ -333,7 +333,7 @@ export class Dialer {
   dismissed() {
     this.#stop('it has hung up');
     this.#hush = this.#target.hasWaiting ? 0 : LEFT;
-    this.#retry();
+    this.retry();
   }
 
   /**
@@ -378,11 +378,6 @@ export class Dialer {
     this.#finish(error);
   }
 
-  /** Call again after a pause, if the peer is wanted and nothing is under way. */
-  retry() {
-    this.#retry();
-  }
-
   // --- one attempt ---------------------------------------------------------------------------------------------------
 
   /** @param {number} call */
@@ -405,7 +400,7 @@ export class Dialer {
     this.#move('ended');
     if (!error) {
       if (this.#target.state !== 'connected') {
-        this.#retry(); // it opened, and was lost in the same moment
+        this.retry(); // it opened, and was lost in the same moment
       }
     } else if (error instanceof RequestFailed) {
       this.#hush = error.temporary ? 0 : LEFT;
@@ -416,7 +411,7 @@ export class Dialer {
           : this.#failure(`the server refuses: ${message}`);
       this.#ended(refusal, found, retryAfter ?? 0);
     } else if (error instanceof SignalingError || error instanceof StateError) {
-      this.#retry(); // callers go on waiting, as the server may come back in time
+      this.retry(); // callers go on waiting, as the server may come back in time
     } else if (error instanceof AldisError) {
       this.#ended(error, found, this.#heed(error));
     } else {
@@ -479,7 +474,7 @@ export class Dialer {
     if (error instanceof PeerConnectionFailed) this.#fruitless++;
     this.#target.failed(error, !found && error instanceof PeerKeyChanged);
     this.#finish(error);
-    this.#retry(notBefore);
+    this.retry(notBefore);
   }
 
   /** @param {AldisError | null} error */
@@ -498,7 +493,7 @@ export class Dialer {
    *
    * @param {number} [notBefore]
    */
-  #retry(notBefore = 0) {
+  retry(notBefore = 0) {
     const { wanted, resting } = this.#target;
     if (!this.#isWelcome || (resting && !wanted) || !this.#move('paused')) {
       return;
