@@ -296,6 +296,21 @@ async def test_what_was_accepted_holds_neither_for_another_key_nor_for_a_blocked
         assert kept(bob) == []
 
 
+async def test_a_program_whose_working_directory_is_gone_takes_files_nevertheless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    async with pair() as two:
+        folder, path = a_folder(tmp_path), a_file(tmp_path, 5)
+        where = iter((folder, "relative"))
+        two.bob.take_files(lambda transfer: transfer.accept(next(where)))
+        await (await two.alice.send("peer", path, None))
+        words = "cancelled by the other side: the recipient cannot write it: no such file or directory"
+        await fails(await two.alice.send("peer", path, None), words, TransferState.CANCELLED)
+
+
 async def test_what_is_accepted_twice_at_once_is_asked_for_the_second_time(tmp_path: Path) -> None:
     async with pair() as two:
         bob, folder = two.bob, a_folder(tmp_path)

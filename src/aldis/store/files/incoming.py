@@ -59,10 +59,11 @@ class IncomingJob(Job):
 
     # --- what is heard ----------------------------------------------------------------------------------------------
 
-    def taken(self, target: Path, sender: str, begun_at: float) -> Taken:
-        """What the journal may keep of it when it is accepted."""
+    def taken(self, target: Path | None = None, sender: str = "", begun_at: float = 0.0) -> Taken:
+        """What the journal may keep of it when it is accepted. Raises `OSError` for a path in a working directory that
+        is gone."""
         offer, transfer = self._offer, self.transfer
-        path = os.fsencode(os.path.abspath(target))
+        path = b"" if target is None else os.fsencode(os.path.abspath(target))
         return Taken(
             offer.resumes or offer.id,
             transfer.user_id,

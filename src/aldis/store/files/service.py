@@ -209,11 +209,11 @@ class FileService:
         if not isinstance(job, IncomingJob):
             return
         if self._kept is not None and isinstance(target, Path) and job.resumable:
-            record = job.taken(target, sender, self._now())
             try:
+                record = job.taken(target, sender, self._now())
                 self._kept.add(record)
                 job.record = record
-            except TooManyTransfers as error:
+            except (TooManyTransfers, OSError) as error:
                 _log.warning("%s will not go on after a restart: %s", transfer.name, error)
         job.accept(target, sender)
 
@@ -410,7 +410,7 @@ class FileService:
         job = IncomingJob(self, peer, transfer, offer)
         before = None
         if self._kept is not None and job.resumable:
-            before = self._kept.taken(job.taken(Path(), "", 0.0))
+            before = self._kept.taken(job.taken())
         problem = self._problem(peer, offer, wanted=before is not None)
         if problem is not None:
             self._decline(peer, offer.id, problem)
