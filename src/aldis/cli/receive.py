@@ -242,32 +242,35 @@ class Receiving:
             if final is not None:
                 return final
             busy = any(not _is_over(each) for each in self._transfers) or self._tasks
-            done = [each for each in self._transfers if each.error is None and _is_over(each)]
+            ended = [each for each in self._transfers if _is_over(each) and not each.interrupted]
             rest = [each for each in self._transfers if each.interrupted and not self._has_come(each)]
-            if done and not busy and not rest and self._have_left(state, done):
-                return ExitCode.OK
-            lingering = bool(done and not busy and not rest)
+            code = ExitCode.OK if all(each.error is None for each in ended) else ExitCode.NOT_DELIVERED
+            if ended and not busy and not rest and self._have_left(state, ended):
+                return code
+            lingering = bool(ended and not busy and not rest)
             patience = None if busy else _LINGER if lingering else limit
             try:
                 async with asyncio.timeout(patience):
                     await self._changed.wait()
             except TimeoutError:
                 if lingering:
-                    return ExitCode.OK
+                    return code
                 if rest:
                     self._screen.say("the sender has not come back; the same command goes on with the rest")
                     return ExitCode.NOT_DELIVERED
                 raise PeerOffline(self._sender or "the sender") from None
 
     def _tell_failures(self, told: set[Transfer]) -> ExitCode | None:
+        """Tell what has failed; return a code when that ends the command: others go on into a directory."""
         for transfer in self._transfers:
             if transfer.error is None or transfer in told:
                 continue
             told.add(transfer)
             if not transfer.interrupted:
                 self._screen.say(safe_line(str(transfer.error)))
-                gone = not isinstance(self._target, Path) and self._target.reader_is_gone
-                return ExitCode.BROKEN_PIPE if gone else ExitCode.NOT_DELIVERED
+                if isinstance(self._target, Path):
+                    continue
+                return ExitCode.BROKEN_PIPE if self._target.reader_is_gone else ExitCode.NOT_DELIVERED
             if not isinstance(self._target, Path):
                 self._screen.say("the sender has left in the middle of the file")
                 return ExitCode.NOT_DELIVERED
@@ -281,10 +284,10 @@ class Receiving:
         later = self._transfers[self._transfers.index(transfer) + 1 :]
         return any((each.user_id, each.name) == (transfer.user_id, transfer.name) for each in later)
 
-    def _have_left(self, state: StoreState, done: list[Transfer]) -> bool:
+    def _have_left(self, state: StoreState, ended: list[Transfer]) -> bool:
         from aldis.peer.connection import PeerState
 
-        views = [state.peers.get(each.user_id) for each in done]
+        views = [state.peers.get(each.user_id) for each in ended]
         return all(view is None or view.state is PeerState.CLOSED for view in views)
 
 
