@@ -20,6 +20,7 @@ from aldis.errors import (
     UsageError,
 )
 from aldis.store.files.job import Ending
+from aldis.store.files.outgoing import OutgoingJob
 from aldis.store.files.transfer import TransferState
 from aldis.store.files.window import CONFIRM, MAX_OPEN, WINDOW
 from aldis.store.messages.control import MAX_PIECE, FileAccept, FileCancel, FileDecline, FileOffer, Piece
@@ -305,6 +306,19 @@ async def test_at_most_so_many_files_are_on_offer_and_the_others_wait_for_their_
         side.hear(FileDecline(all_of_them[0].id, ""))
         await side.signal.until(lambda: bool(side.said), "another offer")
         assert [control.id for control in side.take()] == [all_of_them[MAX_OPEN].id]
+
+
+async def test_files_that_wait_for_their_turn_cost_nothing_with_each_acknowledgement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with alone() as side:
+        path = a_file(tmp_path, 5)
+        for _ in range(2 * MAX_OPEN):
+            await side.send("peer", path, None)
+        looked: list[OutgoingJob] = []
+        monkeypatch.setattr(OutgoingJob, "acknowledged", lambda job: looked.append(job))
+        side.transfers.acknowledged(side.end("peer"))
+        assert len(looked) == MAX_OPEN
 
 
 async def test_only_an_offer_of_the_other_side_can_be_accepted_or_declined_and_only_once(tmp_path: Path) -> None:

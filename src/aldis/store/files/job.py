@@ -72,8 +72,12 @@ class JobOwner(Protocol):
     writing: dict[str, Job]  # what the disk has to do with, by what is received
     clock: Callable[[], float]  # monotonic seconds
 
-    def of(self, peer: FilePeer) -> list[Job]:
-        """Those with this peer, in the order in which they were begun."""
+    def announced(self, peer: FilePeer) -> list[Job]:
+        """Those with this peer that the other side knows of, in the order in which it got to know them: few, however
+        many wait."""
+
+    def announcement_changed(self, job: Job) -> None:
+        """The other side knows of it from now on, or is to be told anew."""
 
     def pace(self, peer: FilePeer) -> Pace:
         """How much may be on its way to this peer, directly."""
@@ -165,7 +169,7 @@ class Job:
             self.owner.forget(self.record)
         transfer.move(step, transferred=transferred, error=error, path=path)
         self.stirred.set()
-        for other in self.owner.of(self.peer):
+        for other in self.owner.announced(self.peer):
             other.stirred.set()  # it may be their turn now
         asyncio.get_running_loop().call_soon(self.owner.announce, self.peer)
 

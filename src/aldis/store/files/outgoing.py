@@ -102,6 +102,7 @@ class OutgoingJob(Job):
             self.end(TransferStep.FAILED, FeatureMissing(self.peer.user_id, missing))
             return False
         self.announced = True
+        self.owner.announcement_changed(self)
         transfer.device = self.peer.name
         if isinstance(self.record, Sent) and self.record.device != self.peer.name:
             self.record = replace(self.record, device=self.peer.name)
@@ -135,6 +136,7 @@ class OutgoingJob(Job):
         if not self._checked or self._found.size is None:
             return False
         self.announced = False
+        self.owner.announcement_changed(self)
         self._window = self._new_window(0)
         self._flying.clear()
         self._back.clear()
@@ -283,7 +285,7 @@ class OutgoingJob(Job):
 
     @property
     def _running(self) -> list[OutgoingJob]:
-        return [job for job in self.owner.of(self.peer) if isinstance(job, OutgoingJob) and job.is_running()]
+        return [job for job in self.owner.announced(self.peer) if isinstance(job, OutgoingJob) and job.is_running()]
 
     def _share(self) -> int:
         running = self._running

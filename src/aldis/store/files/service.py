@@ -85,6 +85,7 @@ class FileService:
         self.writing: dict[str, Job] = {}
         self._on_file = on_file
         self._jobs: dict[FilePeer, dict[str, Job]] = {}  # by peer and id, in the order in which they were begun
+        self._announced: dict[FilePeer, dict[Job, None]] = {}  # of these: see `JobOwner`
         self._open: dict[Transfer, Job] = {}  # the same
         self._paces: defaultdict[FilePeer, Pace] = defaultdict(Pace)  # of peers that have jobs
         self._closed = False
@@ -266,19 +267,19 @@ class FileService:
     def connected(self, peer: FilePeer) -> None:
         """The peer is connected, now or again, or by another path."""
         self.announce(peer)
-        for job in self.of(peer):
+        for job in self.announced(peer):
             job.stirred.set()
 
     def relayed(self, peer: FilePeer) -> None:
         """A session of the relay begins, and carries the messages from now on. Only while no channel is open."""
         self._paces.pop(peer, None)
-        for job in self.of(peer):
+        for job in self.announced(peer):
             if isinstance(job, OutgoingJob):
                 job.relayed()
 
     def acknowledged(self, peer: FilePeer) -> None:
         """The peer has acknowledged something."""
-        for job in self.of(peer):
+        for job in self.announced(peer):
             if isinstance(job, OutgoingJob):
                 job.acknowledged()
 
@@ -355,8 +356,22 @@ class FileService:
     # --- for the jobs -----------------------------------------------------------------------------------------------
 
     def of(self, peer: FilePeer) -> list[Job]:
-        """See `JobOwner`."""
+        """Those with this peer, in the order in which they were begun."""
         return list(self._jobs.get(peer, {}).values())
+
+    def announced(self, peer: FilePeer) -> list[Job]:
+        """See `JobOwner`."""
+        return list(self._announced.get(peer, ()))
+
+    def announcement_changed(self, job: Job) -> None:
+        """See `JobOwner`."""
+        jobs = self._announced.setdefault(job.peer, {})
+        if job.announced:
+            jobs[job] = None
+        else:
+            jobs.pop(job, None)
+        if not jobs:
+            del self._announced[job.peer]
 
     def pace(self, peer: FilePeer) -> Pace:
         """See `JobOwner`."""
@@ -366,8 +381,11 @@ class FileService:
         """See `JobOwner`."""
         if self._open.pop(job.transfer, None) is None:
             return False
-        jobs = self._jobs[job.peer]
+        jobs, announced = self._jobs[job.peer], self._announced.get(job.peer, {})
         del jobs[job.id]
+        announced.pop(job, None)
+        if not announced:
+            self._announced.pop(job.peer, None)
         if not jobs:
             del self._jobs[job.peer]
             self._paces.pop(job.peer, None)
@@ -390,10 +408,11 @@ class FileService:
         features = peer.features
         if features is None:
             return
-        sending = [job for job in self.of(peer) if isinstance(job, OutgoingJob)]
-        announced = sum(job.announced for job in sending)
-        for job in sending:
-            if announced < MAX_OPEN and job.is_open() and job.ready and not job.announced:
+        announced = sum(isinstance(job, OutgoingJob) for job in self.announced(peer))
+        for job in self.of(peer):
+            if announced >= MAX_OPEN:
+                break
+            if isinstance(job, OutgoingJob) and job.is_open() and job.ready and not job.announced:
                 if not job.needs_direct:
                     announced += job.announce(tuple(features))
                 elif peer.relay_only:
@@ -428,7 +447,7 @@ class FileService:
         """Why an offer is declined at once; `wanted`: it was accepted before."""
         if not (self._on_file or wanted):
             return "this program takes no files"
-        if sum(isinstance(job, IncomingJob) for job in self.of(peer)) >= MAX_OPEN:
+        if sum(isinstance(job, IncomingJob) for job in self.announced(peer)) >= MAX_OPEN:
             return f"{MAX_OPEN} files are on offer or under way already"
         if offer.manifest > min(offer.size, MAX_MANIFEST) or (offer.stream and (offer.size or offer.manifest)):
             return "this is neither a file, nor a folder, nor a stream that can be taken"
@@ -442,6 +461,8 @@ class FileService:
 
     def _add(self, job: Job) -> None:
         self._open[job.transfer] = self._jobs.setdefault(job.peer, {})[job.id] = job
+        if job.announced:
+            self.announcement_changed(job)
 
 
 def _is_movable(job: Job) -> bool:
