@@ -1,8 +1,9 @@
 """A tab that is really hidden is as quick as a visible one, although the browser slows its timers down.
 
 The tab counts how often a timer of its own fires: of one that is due every 20 ms, a browser lets one a second through
-in a hidden page. Whatever hung on such a timer would take as many of these ticks as it takes steps. Messages take next
-to no time, however busy the machine is. Files do not: for them, the same tab says how long it takes when it is visible.
+in a hidden page. Whatever hung on such a timer would take a tick for each of its steps. Messages take next to no time,
+and what keeps the machine busy for long delays one of them. Files take time: for them, the same tab says how long when
+it is visible.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from support.stores import QUICK, stores, until_state
 
 Hide = Callable[[], Awaitable[None]]
 STEPS = 40
-# What so many steps take at most: of ticks that come once a second, or more rarely.
+# Of so many steps, those in which a tick comes, at most: it comes once a second, or more rarely.
 FEW = STEPS // 2
 # More than a window, so that the sender has to wait for the recipient.
 SIZE = WINDOW + CONFIRM
@@ -72,8 +74,16 @@ async def ticks(tab: UserTab) -> int:
     return int(await tab.run("return window.ticks"))
 
 
+def slow_steps(counts: list[int]) -> int:
+    """In how many steps ticks came; there is a count before the first step and behind each."""
+    return sum(earlier < later for earlier, later in pairwise(counts))
+
+
 async def prove_slow(tab: UserTab) -> None:
-    """The timers of this tab are slow: one of 20 ms takes more than half a second, three times in a row."""
+    """The timers of this tab are slow: they fire at whole seconds, or more rarely.
+
+    One that fires late has the next whole second soon after it, so it is three of them that take two seconds.
+    """
     gaps = await tab.run("""
       const gaps = [];
       for (let n = 0; n < 4; n++) {
@@ -84,7 +94,7 @@ async def prove_slow(tab: UserTab) -> None:
       return [document.visibilityState, gaps.slice(1)];
     """)
     assert gaps[0] == "hidden"
-    assert min(gaps[1]) > 500, gaps
+    assert sum(gaps[1]) > 1900, gaps
 
 
 def url(server: ServerProcess) -> str:
@@ -97,13 +107,14 @@ async def test_a_hidden_tab_acknowledges_and_answers_each_message_at_once(
     async with hidden_alice(tmp_path / "profile", server) as alice, stores(url(server), "bob") as (bob,):
         await bob.connect_to_peer("alice")
         await prove_slow(alice)
-        before = await ticks(alice)
+        counts = [await ticks(alice)]
         echo = bob.messages()
         for number in range(STEPS):
             delivery = bob.send("alice", number)
             assert (await anext(echo)).content == number
             await delivery  # the tab has acknowledged it
-        assert await ticks(alice) - before < FEW
+            counts.append(await ticks(alice))
+        assert slow_steps(counts) < FEW
         await prove_slow(alice)
 
 
@@ -114,10 +125,11 @@ async def test_a_hidden_tab_acknowledges_at_once_when_it_has_nothing_to_answer(
         await alice.run("stopAnswering()")
         await bob.connect_to_peer("alice")
         await prove_slow(alice)
-        before = await ticks(alice)
+        counts = [await ticks(alice)]
         for number in range(STEPS):
             await bob.send("alice", number)
-        assert await ticks(alice) - before < FEW
+            counts.append(await ticks(alice))
+        assert slow_steps(counts) < FEW
         await prove_slow(alice)
 
 
@@ -133,37 +145,42 @@ async def test_a_hidden_tab_takes_and_sends_files_at_once(
         bob.on_file(lambda transfer: transfer.accept(tmp_path / f"got-{transfer.id}"))
         await bob.connect_to_peer("alice")
 
-        async def pass_on(files: int) -> None:
+        async def pass_on() -> None:
             if direction == "in":
-                for _ in range(files):
-                    await (await bob.send_file("alice", tmp_path / "sent"))
+                await (await bob.send_file("alice", tmp_path / "sent"))
             else:
                 await alice.run(f"""
                   const file = new File([new Uint8Array({SIZE})], 'zeros');
-                  for (let n = 0; n < {files}; n++) await (await store.sendFile('bob', file)).finished;
+                  await (await store.sendFile('bob', file)).finished;
                 """)
 
         before = time.monotonic()
-        await pass_on(STEPS // 4)
+        for _ in range(STEPS // 4):
+            await pass_on()
         visible = 4 * (time.monotonic() - before)  # seconds of as many files as below
         await hide()
         await prove_slow(alice)
-        earlier = await ticks(alice)
-        await pass_on(STEPS)
-        assert await ticks(alice) - earlier < FEW + 2 * visible
+        counts = [await ticks(alice)]
+        for _ in range(STEPS):
+            await pass_on()
+            counts.append(await ticks(alice))
+        assert slow_steps(counts) < FEW + 2 * visible
         await prove_slow(alice)
 
 
 async def test_the_time_outs_of_a_hidden_tab_end_in_time(server: ServerProcess, tmp_path: Path) -> None:
     async with hidden_alice(tmp_path / "profile", server) as alice:
-        late = await alice.run(f"""
+        counts = await alice.run(f"""
           const until = (error) => {{ if (error.name !== 'TimeoutError') throw error; }};
           store.send('nobody', 'hello').catch(() => {{}});
-          const before = window.ticks;
-          for (let n = 0; n < {STEPS}; n++) await store.drain('nobody', {{ timeout: 0.02 }}).catch(until);
-          return window.ticks - before;
+          const counts = [window.ticks];
+          for (let n = 0; n < {STEPS}; n++) {{
+            await store.drain('nobody', {{ timeout: 0.02 }}).catch(until);
+            counts.push(window.ticks);
+          }}
+          return counts;
         """)
-        assert late < FEW
+        assert slow_steps(counts) < FEW
         await prove_slow(alice)
 
 
