@@ -8,10 +8,13 @@ from typing import Any
 
 from playwright.async_api import expect
 
+from aldis.server.app import SignalingServer
+from aldis.server.tuning import Tuning
 from support.browser import Arrive
 from support.page_windows import Window, window
 from support.server_process import ServerProcess
-from support.tokens import jwks, public_jwk, token
+from support.settings import config
+from support.tokens import an_hour_passes, jwks, public_jwk, token
 
 
 def token_for(name: str, seconds: float = 600) -> str:
@@ -59,14 +62,14 @@ async def test_a_token_that_expires_is_told_and_another_link_in_the_same_window_
 ) -> None:
     keys = tmp_path / "jwks.json"
     keys.write_bytes(jwks(public_jwk("EdDSA")))
-    (tmp_path / "guarded").mkdir()
     alice = await window(arrive)
-    settings: dict[str, Any] = {"auth": "token", "jwks": str(keys), "token_leeway": 0, "token_grace": 0}
-    async with ServerProcess(tmp_path / "guarded", tuning={"tick": 0.05}, ping_interval=1, **settings) as server:
+    settings = config(auth="token", jwks=keys, token_leeway=0, token_grace=0, ping_interval=1)
+    async with SignalingServer(settings, tuning=Tuning(tick=0.05)) as server:
         home = f"http://localhost:{server.port}/"
-        await alice.start("alice", f"{home}#token={token_for('alice', 3)}")
+        await alice.start("alice", f"{home}#token={token_for('alice')}")
+        an_hour_passes(server, "alice")
         await expect(alice.alert).to_contain_text("Your token has expired")
-        await alice.page.goto(f"{home}#token={token_for('alice')}")
+        await alice.page.goto(f"{home}#token={token_for('alice', 7200)}")
         await expect(alice.server).to_have_text("Server connected")
         await expect(alice.page).to_have_url(home)
         await alice.page.goto("about:blank")

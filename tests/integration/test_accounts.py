@@ -14,13 +14,14 @@ from aiohttp import web
 from aldis.errors import ConfigError
 from aldis.identity.keys import Identity
 from aldis.server.app import SignalingServer
+from aldis.server.tuning import Tuning
 from support.application import SECRET, Application
 from support.certificates import make_certificates
 from support.patience import PATIENCE
 from support.raw_websocket import RawClient, http_get
 from support.server_process import ServerProcess
 from support.settings import UNLIMITED, config
-from support.tokens import jwks, public_jwk, token
+from support.tokens import an_hour_passes, jwks, public_jwk, token
 
 
 def claims(name: str = "alice", seconds: float = 600, **more: Any) -> dict[str, Any]:
@@ -221,23 +222,19 @@ async def test_no_redirect_is_followed() -> None:
 
 async def test_a_session_ends_with_its_token_and_goes_on_with_another(tmp_path: Path) -> None:
     identity = Identity.generate()
-    settings: dict[str, Any] = {
-        "auth": "token",
-        "jwks": str(key_file(tmp_path)),
-        "token_grace": "0",
-        "token_leeway": "0",
-    }
+    settings = config(auth="token", jwks=key_file(tmp_path), token_grace=0, token_leeway=0, ping_interval=1)
     async with (
-        ServerProcess(tmp_path, tuning={"tick": 0.05}, ping_interval="1", **settings) as server,
+        SignalingServer(settings, tuning=Tuning(tick=0.05)) as server,
         await RawClient.connect(server.port) as alice,
     ):
-        first = await alice.register("alice", identity, token=token(claims(seconds=2)))
+        first = await alice.register("alice", identity, token=token(claims()))
+        an_hour_passes(server, "alice")
         assert await alice.wait_closed() == (4006, "the token has expired")
         ticket = {"session": first["session"], "secret": first["secret"], "received": 0}
         async with await RawClient.connect(server.port) as again:
-            old = await again.register("alice", identity, token=token(claims(seconds=-1)), resume=ticket)
+            old = await again.register("alice", identity, token=token(claims()), resume=ticket)
             assert old["code"] == "token-expired"
-            new = await again.register("alice", identity, token=token(claims()), resume=ticket)
+            new = await again.register("alice", identity, token=token(claims(seconds=7200)), resume=ticket)
             assert new["resumed"]
 
 

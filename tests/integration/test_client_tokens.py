@@ -19,7 +19,7 @@ from aldis.server.app import SignalingServer
 from aldis.server.tuning import Tuning
 from aldis.store.store import NetworkStore
 from support.settings import config
-from support.tokens import jwks, public_jwk, token
+from support.tokens import an_hour_passes, jwks, public_jwk, token
 
 AT_ONCE = Backoff(first=0.01, most=0.05)
 
@@ -51,13 +51,14 @@ async def test_a_server_that_wants_a_token_says_so_and_takes_the_right_one_only(
 async def test_a_client_gets_another_token_when_its_own_has_expired_and_its_session_goes_on(
     server: SignalingServer,
 ) -> None:
-    lives = [3, 600]
+    lives = [600, 7200]
 
     async def fresh() -> str:
         return token_for("alice", lives.pop(0))
 
     async with SignalingClient(server.url, "alice", token=fresh, backoff=AT_ONCE) as client:
         await client.register(Identity.generate())
+        an_hour_passes(server, "alice")
         events = client.events()
         lost = await anext(event async for event in events if isinstance(event, Disconnected))
         assert (lost.code, lost.reason) == (4006, "the token has expired")
@@ -66,8 +67,9 @@ async def test_a_client_gets_another_token_when_its_own_has_expired_and_its_sess
 
 
 async def test_a_client_with_a_fixed_token_ends_when_that_has_expired(server: SignalingServer) -> None:
-    async with SignalingClient(server.url, "alice", token=token_for("alice", 3), backoff=AT_ONCE) as client:
+    async with SignalingClient(server.url, "alice", token=token_for("alice"), backoff=AT_ONCE) as client:
         await client.register(Identity.generate())
+        an_hour_passes(server, "alice")
         closed = await anext(event async for event in client.events() if isinstance(event, Closed))
         assert isinstance(closed.error, RequestFailed)
         assert closed.error.code == "token-expired"
@@ -102,10 +104,11 @@ async def test_a_client_whose_program_has_no_token_for_a_while_comes_back_later(
         calls += 1
         if calls in (2, 3):
             raise OSError
-        return token_for("alice", 3 if calls == 1 else 600)
+        return token_for("alice", 600 if calls == 1 else 7200)
 
     async with SignalingClient(server.url, "alice", token=fresh, backoff=AT_ONCE) as client:
         await client.register(Identity.generate())
+        an_hour_passes(server, "alice")
         events = client.events()
         codes = []
         async for event in events:
@@ -119,7 +122,7 @@ async def test_a_client_whose_program_has_no_token_for_a_while_comes_back_later(
 
 async def test_a_client_that_is_closed_while_it_waits_for_a_token_is_closed(server: SignalingServer) -> None:
     waits = asyncio.Event()
-    given = [token_for("alice", 2)]
+    given = [token_for("alice")]
 
     async def fresh() -> str:
         if given:
@@ -131,5 +134,6 @@ async def test_a_client_that_is_closed_while_it_waits_for_a_token_is_closed(serv
     client = SignalingClient(server.url, "alice", token=fresh, backoff=AT_ONCE)
     await client.connect()
     await client.register(Identity.generate())
+    an_hour_passes(server, "alice")
     await waits.wait()
     await client.close()

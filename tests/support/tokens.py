@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from functools import cache
+from time import time
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from aldis.server.app import SignalingServer
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 
@@ -61,3 +64,14 @@ def token(
     """A signed token."""
     more = {**({} if kid is None else {"kid": kid}), **headers}
     return jwt.encode(claims, private_key(algorithm, which), algorithm=algorithm, headers=more)
+
+
+def an_hour_passes(server: SignalingServer, user_id: str) -> None:
+    """For tokens, while the test goes on: a session of this user is ended when the server looks at it next.
+
+    With a token of some seconds, a test would have to register in that time.
+    """
+    server.accounts._wall = lambda: time() + 3600
+    for session in server.hub.sessions(user_id):
+        assert session.token_expires is not None
+        session.token_expires -= 3600
