@@ -101,8 +101,8 @@ async def test_no_input_is_no_error_and_says_how_to_listen(server: QuickServer) 
 
 async def test_what_is_not_confirmed_in_time_has_its_own_exit_code(server: QuickServer) -> None:
     async with chat(server, "alice", "bob") as bob:
-        await bob.says("waiting")  # the time-out is one for meeting too
-        async with chat(server, "bob", "alice", "--timeout", "4") as alice:
+        await bob.says("waiting")  # the time-out is one for meeting too, for which a busy machine needs some seconds
+        async with chat(server, "bob", "alice", "--timeout", "12") as alice:
             await alice.type("first\n")
             assert await bob.line() == "alice: first"
             bob.process.send_signal(signal.SIGSTOP)
