@@ -118,7 +118,7 @@ async def test_a_turn_server_that_refuses_the_credentials_is_told(secret: str, t
     async with Coturn(tmp_path, "--use-auth-secret", "--static-auth-secret", "secret") as turn:
         url = f"turn:127.0.0.1:{turn.port}"
         async with Server(tmp_path, "--turn", url, "--turn-secret", secret) as server:
-            code, found = await checks("--server", server.url, "--timeout", "2", home=server.home)
+            code, found = await checks("--server", server.url, "--timeout", "8", home=server.home)
     assert code == 0
     for engine in ("wrtc", "aiortc"):
         check = found[f"{engine} candidates"]
@@ -135,7 +135,7 @@ async def test_each_turn_server_is_asked_for_itself(tmp_path: Path) -> None:
     async with Coturn(tmp_path, "--use-auth-secret", "--static-auth-secret", "secret") as turn:
         urls = f"turn:127.0.0.1:{turn.port},turn:127.0.0.1:9"
         async with Server(tmp_path, "--turn", urls, "--turn-secret", "secret") as server:
-            code, text = await doctor("--server", server.url, "--timeout", "2", home=server.home)
+            code, text = await doctor("--server", server.url, "--timeout", "8", home=server.home)
     assert code == 0
     words = " ".join(text.split())
     assert f"✓ TURN server turn:127.0.0.1:{turn.port} relays" in words

@@ -71,7 +71,7 @@ async def test_a_file_waits_for_the_next_direct_path_and_goes_on(lab: NatLab, tm
 
 
 async def test_a_file_for_which_no_direct_path_comes_back_ends_in_time(lab: NatLab, tmp_path: Path) -> None:
-    async with under_way(lab, tmp_path, "--timeout", "4") as (machine, alice, _):
+    async with under_way(lab, tmp_path, "--timeout", "12") as (machine, alice, _):
         machine.sh(_CUT)
         assert await alice.end() == 8
         assert "no direct connection has come back; the same command goes on with the rest" in alice.errors

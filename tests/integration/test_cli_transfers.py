@@ -274,7 +274,7 @@ async def test_a_file_that_changes_at_the_sender_is_told_at_both_ends(server: Qu
 async def test_a_file_of_somebody_else_is_not_taken(server: QuickServer, here: Path) -> None:
     async with receive(server, here / "to") as bob:
         await bob.says("waiting")
-        words = ("send", a_file(here, 5), "bob", "--as", "carol", "--server", server.url, "--timeout", "3")
+        words = ("send", a_file(here, 5), "bob", "--as", "carol", "--server", server.url, "--timeout", "10")
         carol = await asyncio.to_thread(lambda: aldis(*words, home=server.home))
         assert carol.returncode == 7
     assert os.listdir(here / "to") == []
