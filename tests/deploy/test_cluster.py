@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -125,6 +126,7 @@ async def test_a_rolling_restart_refuses_nobody(nodes: Nodes, proxy: Proxy) -> N
             async with asyncio.TaskGroup() as tasks:
                 coming = tasks.create_task(come_all_the_time(nodes))
                 staying = [tasks.create_task(stay(name)) for name in NAMES]
+                there = await nodes.metric(number, "aldis_users_online")
                 assert await nodes.servers[number].stop() == 0
                 # So many clients may keep a small machine from answering Redis in time.
                 assert "Traceback" not in nodes.servers[number].log_text()
@@ -133,6 +135,8 @@ async def test_a_rolling_restart_refuses_nobody(nodes: Nodes, proxy: Proxy) -> N
                     while await nodes.page(number, "/readyz") != (200, "ready\n"):
                         pass
                 await until_used(nodes, number)
+                while sum(task.done() for task in staying) < there:  # some are on their way to the other node yet
+                    await asyncio.wait([task for task in staying if not task.done()], return_when=FIRST_COMPLETED)
                 for task in (coming, *staying):
                     task.cancel()
         for client in clients.values():
