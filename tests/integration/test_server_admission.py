@@ -9,7 +9,6 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
@@ -78,28 +77,28 @@ async def test_half_open_connections_do_not_use_up_the_descriptors(tmp_path: Pat
         server.assert_clean_log()
 
 
-async def test_a_silent_tls_client_is_let_go_soon(tmp_path: Path) -> None:
+async def test_a_silent_tls_client_is_let_go_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One never shakes hands. Another one does, and then it asks for nothing and does not answer the end of TLS."""
+    # What an event loop waits that is told nothing: longer than a busy machine may need for this.
+    monkeypatch.setattr(asyncio.constants, "SSL_SHUTDOWN_TIMEOUT", 3600.0)
     files = make_certificates(tmp_path)
     settings = config(tls_cert=files.cert, tls_key=files.key, handshake_timeout=1.0)
     context = ssl.create_default_context(cafile=str(files.ca))
 
-    def shake_hands_and_fall_silent(port: int) -> float:
+    def shake_hands_and_fall_silent(port: int) -> None:
         plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
         secure = context.wrap_socket(plain, server_hostname="127.0.0.1")
-        began = monotonic()
         with socket.socket(fileno=secure.detach()) as deaf:
             deaf.settimeout(PATIENCE)
             with suppress(ConnectionError):
                 while deaf.recv(65536):
                     pass
-        return monotonic() - began
 
     async with (
         SignalingServer(settings, tuning=Tuning(tls_shutdown_timeout=0.1)) as server,
         silent_clients(server.port, 1) as (mute,),
     ):
-        assert await asyncio.to_thread(shake_hands_and_fall_silent, server.port) < 10
+        await asyncio.to_thread(shake_hands_and_fall_silent, server.port)
         async with asyncio.timeout(PATIENCE):
             with suppress(ConnectionError):
                 assert await mute.read() == b""
