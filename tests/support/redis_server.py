@@ -83,7 +83,11 @@ class RedisServer:
     def say(self, *words: str) -> str:
         """Run a command with redis-cli."""
         command = [program("redis-cli"), "-p", str(self.port), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.strip()
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.strip()
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            error.add_note(f"It said: {error.stdout!r} {error.stderr!r}")
+            raise
 
     def kill(self) -> None:
         """End it as kill -9 does."""
