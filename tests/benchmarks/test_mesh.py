@@ -12,6 +12,7 @@ from benchmarks.mesh import bare
 from benchmarks.mesh import run as mesh
 
 from aldis.peer.slots import ANSWERS, MAX_UNANSWERED
+from support.patience import PATIENCE
 
 
 @pytest.mark.parametrize("engine", ["wrtc", "aiortc"])
@@ -48,7 +49,7 @@ async def test_both_bare_ends_get_all_candidates_also_those_after_the_channel_is
 
     monkeypatch.setattr(webrtc.RTCPeerConnection, "add_ice_candidate", watched)
     close = await bare.connect_bare("wrtc")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         for _ in range(2):
             while await passed.get() is not None:
                 pass  # `None` is the last of one end

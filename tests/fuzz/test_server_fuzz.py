@@ -22,6 +22,7 @@ import pytest
 
 from aldis.identity.keys import Identity
 from aldis.protocol.codes import CloseCode
+from support.patience import PATIENCE
 from support.raw_websocket import (
     BINARY,
     CLOSE,
@@ -340,7 +341,7 @@ async def test_a_thousand_broken_requests_leave_the_front_door_open(tmp_path: Pa
             request += b"\r\n\r\n"
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(bytes(request) + encode_frame(CLOSE, b"\x03\xe8"))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 try:
                     writer.write_eof()
                     answer = await reader.read()

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from support.patience import PATIENCE
+
 _WAIT = "import sys; print('ready', flush=True); sys.stdin.readline()\n"
 
 
@@ -33,7 +35,7 @@ def at_once(prepare: str, act: str, arguments: Sequence[str]) -> list[str]:
             process.stdin.write("go\n")
             process.stdin.flush()
         for process in processes:
-            output, _ = process.communicate(timeout=30)
+            output, _ = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0
             printed.append(output.strip())
         return printed
