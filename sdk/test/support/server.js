@@ -12,6 +12,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 
 const ALDIS = process.env.ALDIS ?? fileURLToPath(new URL('../../../.venv/bin/aldis', import.meta.url));
@@ -26,9 +27,30 @@ export function served(t, options) {
   return starting;
 }
 
+// As in tests/support/ports.py: below the range that the kernel chooses from. A port that it has chosen may be somebody else's
+// by the time that a server comes back to it. Each process begins elsewhere.
+let nextPort = 11_000 + ((process.pid * 100) % 20_000);
+
+/** A port of 127.0.0.1 on which nobody listens, another one each time. */
+async function freePort() {
+  for (;;) {
+    const probe = createServer().listen(nextPort++, '127.0.0.1');
+    try {
+      await once(probe, 'listening');
+    } catch {
+      continue; // somebody else's
+    }
+    const { port } = probe.address();
+    probe.close();
+    await once(probe, 'close');
+    return port;
+  }
+}
+
 /** Start it, and wait until it serves. `options` are those of `aldis serve`: `{ port: 0, resumeWindow: 1, relay: false }`. */
 export async function startServer(options = {}) {
-  const all = { host: '127.0.0.1', port: 0, adminPort: 'none', data: ':memory:', logFormat: 'json', ...options };
+  const port = options.port ?? (await freePort());
+  const all = { host: '127.0.0.1', port, adminPort: 'none', data: ':memory:', logFormat: 'json', ...options };
   const flags = Object.entries(all).flatMap(([name, value]) => {
     const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
     return value === false ? [`--no-${flag}`] : [`--${flag}`, String(value)];
