@@ -241,6 +241,41 @@ def test_a_second_store_of_this_process_does_not_let_go_of_the_lock(tmp_path: Pa
         assert "JournalInUse" in ended.stderr
 
 
+_FORKING = """
+import os, sys
+from aldis.errors import JournalError
+from aldis.store.journal.rows import Changes
+from aldis.store.journal.sqlite import SqliteJournal
+
+journal = SqliteJournal(sys.argv[1])
+journal.open()
+journal.write(Changes(files={"before": b"1"}))
+child = os.fork()
+if not child:
+    try:
+        journal.write(Changes(files={"child": b"1"}))
+    except JournalError as error:
+        print(error, flush=True)
+    if sys.argv[2] == "close":
+        journal.close()
+    sys.exit()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+journal.write(Changes(files={"after": b"1"}))
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("end", ["close", "end"])
+def test_a_forked_child_neither_writes_to_it_nor_takes_it_from_its_parent(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "journal"
+    command = [sys.executable, "-c", _FORKING, str(path), end]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == f"the journal {path} is closed\n0\n"
+    with opened(path) as journal:
+        assert sorted(journal.load().files) == ["after", "before"]
+
+
 def test_an_older_state_is_noticed_and_nothing_counts_as_handed_over(tmp_path: Path) -> None:
     path, backup = tmp_path / "journal", tmp_path / "backup"
     with opened(path) as journal:

@@ -3,7 +3,7 @@
 Rules of this module:
 
 * One process has the file at a time: SQLite's exclusive lock is taken when it is opened, and kept. The system lets go
-  of it when the process ends in whatever way.
+  of it when the process ends in whatever way. A child that is forked meanwhile does not have it.
 * What `write` has returned for survives `kill -9` and a power cut (WAL with `synchronous=FULL`).
 * A fault changes nothing that is in the file. The connection stays open after faults of the whole file, such as a full
   disk, so the next call may work.
@@ -22,6 +22,7 @@ from dataclasses import astuple, replace
 from functools import cache
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
+from weakref import WeakSet
 
 import msgspec
 
@@ -162,6 +163,21 @@ class SqliteJournal:
         except BaseException:
             self.close()
             raise
+        _open.add(self)
+
+    def leave_to_parent(self) -> None:
+        """In a child of the process that has it: do not have it any more, and leave its files as they are.
+
+        The connection is kept as it is for as long as the child runs. When it was closed, SQLite would copy the side
+        file and delete it, which the parent goes on writing to.
+        """
+        database, self._database = self._database, None
+        self.hands.close()
+        if database is not None:
+            with suppress(ImportError, AttributeError):
+                import ctypes  # needed here alone
+
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(database))
 
     def _files(self) -> tuple[int, int]:
         """Which files are there. What is written to one that was removed is gone when the process is killed."""
@@ -216,6 +232,7 @@ class SqliteJournal:
 
     def close(self) -> None:
         """Idempotent. Faults are not told: what was written is there."""
+        _open.discard(self)
         database, self._database = self._database, None
         if database is not None:
             with suppress(sqlite3.Error, OSError):
@@ -361,6 +378,20 @@ class SqliteJournal:
         if code in (CORRUPT, ERROR):  # a table or a column is missing
             return self._damaged(error)
         return _OF_SQLITE.get(code, JournalError)(self.name, f"{WORDS.get(code, 'cannot be used')} ({error})")
+
+
+# Those that this process has.
+_open: Final[WeakSet[SqliteJournal]] = WeakSet()
+
+
+def _leave_all() -> None:
+    for journal in list(_open):
+        journal.leave_to_parent()
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_leave_all)
 
 
 @contextmanager
