@@ -191,6 +191,17 @@ async def test_a_killed_worker_is_started_again_and_the_others_go_on(tmp_path: P
         assert await server.stop() == 0
 
 
+async def test_a_worker_that_a_signal_without_a_name_has_ended_is_started_again(
+    tmp_path: Path, redis: RedisServer
+) -> None:
+    async with Workers(tmp_path, redis) as server:
+        os.kill(server.pids()[0], signal.SIGRTMIN + 1)
+        line = await server.wait_for_line("a worker has ended")
+        assert (line["worker"], line["signal"]) == (0, f"signal {signal.SIGRTMIN + 1:d}")
+        await server.wait_for_line("a worker serves", number=3)
+        assert await server.stop() == 0
+
+
 async def test_connections_that_wait_for_a_killed_worker_are_served_by_the_next_one(
     tmp_path: Path, redis: RedisServer
 ) -> None:

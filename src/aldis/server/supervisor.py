@@ -347,7 +347,7 @@ class Supervisor:
             self._carry_out(self._supervision.serving(worker.number, monotonic()))
 
     def _tell_end(self, worker: _Worker, code: int) -> None:
-        how: dict[str, object] = {"exit_code": code} if code >= 0 else {"signal": signal.Signals(-code).name}
+        how: dict[str, object] = {"exit_code": code} if code >= 0 else {"signal": _name_of(-code)}
         tell = log.info if worker.number in self._supervision.ending and code == 0 else log.error
         tell("a worker has ended", worker=worker.slot, pid=worker.process.pid, **how)
 
@@ -391,6 +391,13 @@ class Supervisor:
         """How often a worker reports: half of the shorter time after which it is taken to hang."""
         times = [self._notifier.watchdog or 0.0, config.watchdog_seconds / 2]
         return min(filter(None, times), default=None)
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time signals have none
+        return f"signal {number}"
 
 
 def _command() -> tuple[list[str], dict[str, str]]:
