@@ -156,12 +156,16 @@ async def test_a_worker_hears_its_settings_its_orders_and_the_end_of_its_supervi
     reader, writer = await asyncio.open_unix_connection(sock=ours)
     told: asyncio.Queue[bool] = asyncio.Queue()
     await link.listen(told.put_nowait)
+    link.report(WorkerReport(report="of a newer release"))
     link.report(WorkerReport(report="serving", url="ws://x", port=1))
+    assert await receive(reader, WorkerReport) == WorkerReport(report="of a newer release")
     report = await receive(reader, WorkerReport)
     assert report is not None
     assert (report.report, report.url, report.port) == ("serving", "ws://x", 1)
-    writer.write(encode(WorkerOrder(order="stop", replaced=True)))
+    for order in ("of a newer release", "stop"):
+        writer.write(encode(WorkerOrder(order=order, replaced=True)))
     assert await told.get() is True
+    assert told.empty()
     writer.close()
     assert await told.get() is False
     link.report(WorkerReport(report="stopping"))  # nobody hears it

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import msgpack
@@ -51,16 +51,22 @@ class WorkerStart(msgspec.Struct, kw_only=True):
 
 
 class WorkerOrder(msgspec.Struct, kw_only=True):
-    """Stop in good order. `replaced`: another worker takes the clients that come from now on."""
+    """`stop` in good order. `replaced`: another worker takes the clients that come from now on.
 
-    order: Literal["stop"]
+    Another order is one of another release.
+    """
+
+    order: str
     replaced: bool = False
 
 
 class WorkerReport(msgspec.Struct, kw_only=True):
-    """How a worker is: `serving`, with its addresses; `stopping`, as an operator has asked; `alive`, so not hanging."""
+    """How a worker is: `serving`, with its addresses; `stopping`, as an operator has asked; `alive`, so not hanging.
 
-    report: Literal["serving", "stopping", "alive"]
+    Another report is one of another release.
+    """
+
+    report: str
     url: str = ""
     page: str | None = None
     port: int = 0
@@ -172,7 +178,8 @@ class WorkerLink:
     async def _obey(self, reader: asyncio.StreamReader, stop: Callable[[bool], None]) -> None:
         with suppress(msgspec.DecodeError):
             while (order := await receive(reader, WorkerOrder)) is not None:
-                stop(order.replaced)
+                if order.order == "stop":
+                    stop(order.replaced)
         self._writer.close()
         stop(False)
 
