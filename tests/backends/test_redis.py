@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from aldis.backends import redis_lane
+from aldis.backends import redis, redis_lane
 from aldis.backends.base import Claim, DirectoryUnavailable
-from aldis.backends.directory_url import DirectoryOptions
+from aldis.backends.directory_url import DEFAULT_REDIS_PREFIX, DirectoryOptions
 from aldis.backends.opening import open_directory
-from aldis.backends.redis import RedisDirectory
+from aldis.backends.redis import SYNC_MS, RedisDirectory
+from aldis.backends.redis_client import Command, RedisServers
 from aldis.backends.redis_url import RedisUrl
 from aldis.errors import ConfigError
 from aldis.protocol.privacy import Privacy, PrivacyChange
@@ -95,6 +97,104 @@ async def test_a_server_that_does_not_answer_is_an_error_and_blocks_nobody(
     assert await directory.find("alice") in (KEY_A, KEY_B)
     assert await directory.rotate("alice", KEY_A, KEY_B)
     assert directory.healthy
+
+
+class LateDisk(RedisServers):
+    """A Redis 7.2 whose disk is late while `late` is set: all takes effect, and nothing is on the disk."""
+
+    def __init__(self, where: RedisUrl) -> None:
+        super().__init__(where)
+        self.late: asyncio.Event | None = None
+        self.synced = 0
+
+    async def run(self, commands: Sequence[Command], *, sync_ms: int | None = None, ordered: bool = False) -> list[Any]:
+        answers = await super().run(commands, ordered=ordered)
+        if sync_ms is None:
+            return answers
+        self.synced += 1
+        if self.late is None:
+            return answers
+        await self.late.wait()
+        return [TimeoutError("its append-only file was not synced in time")] * len(answers)
+
+
+@pytest.fixture
+async def late_disk(server: RedisServer) -> LateDisk:
+    return LateDisk(RedisUrl.parse(server.url()))
+
+
+@pytest.fixture
+async def late_directory(late_disk: LateDisk) -> AsyncIterator[RedisDirectory]:
+    directory = RedisDirectory(late_disk, DEFAULT_REDIS_PREFIX)
+    directory._writes.sync_ms = SYNC_MS
+    yield directory
+    await directory.close()
+
+
+async def test_a_claim_that_is_made_again_waits_for_the_disk_again(
+    late_directory: RedisDirectory, late_disk: LateDisk
+) -> None:
+    late_disk.late = asyncio.Event()
+    late_disk.late.set()
+    for _ in range(2):
+        with pytest.raises(DirectoryUnavailable, match="not synced in time"):
+            await late_directory.claim("alice", KEY_A)
+    late_disk.late = None
+    assert await late_directory.claim("alice", KEY_A) == Claim(KEY_A, new=False)
+    assert late_disk.synced == 3
+    assert await late_directory.claim("alice", KEY_A) == Claim(KEY_A, new=False)
+    assert late_disk.synced == 3
+
+
+async def test_a_claim_beside_another_one_of_the_name_does_not_return_before_the_disk_has_it(
+    late_directory: RedisDirectory, late_disk: LateDisk
+) -> None:
+    late_disk.late = asyncio.Event()
+    claims = [asyncio.ensure_future(late_directory.claim("alice", KEY_A))]
+    while await late_directory.find("alice") is None:
+        pass
+    claims.append(asyncio.ensure_future(late_directory.claim("alice", KEY_A)))
+    while late_disk.synced < 2 and not claims[1].done():
+        await late_directory.find("alice")
+    assert not claims[1].done()
+    late_disk.late.set()
+    ended = await asyncio.gather(*claims, return_exceptions=True)
+    assert all(isinstance(each, DirectoryUnavailable) for each in ended)
+
+
+async def test_a_key_that_was_rotated_counts_at_a_claim_once_the_disk_has_it(
+    late_directory: RedisDirectory, late_disk: LateDisk
+) -> None:
+    await late_directory.claim("alice", KEY_A)
+    late_disk.late = asyncio.Event()
+    late_disk.late.set()
+    with pytest.raises(DirectoryUnavailable, match="not synced in time"):
+        await late_directory.rotate("alice", KEY_A, KEY_B)
+    with pytest.raises(DirectoryUnavailable, match="not synced in time"):
+        await late_directory.claim("alice", KEY_B)
+    late_disk.late = None
+    assert await late_directory.claim("alice", KEY_B) == Claim(KEY_B, new=False)
+
+
+async def test_a_claim_and_a_rotation_that_are_made_again_write_for_waitaof(
+    directory: RedisDirectory, server: RedisServer
+) -> None:
+    def written() -> int:
+        lines = server.say("info", "persistence").splitlines()
+        return next(int(line.split(":")[1]) for line in lines if line.startswith("aof_current_size:"))
+
+    await directory.rotate("alice", KEY_A, KEY_B)  # free: nothing to write
+    sizes = [written()]
+    await directory.claim("alice", KEY_B)
+    sizes.append(written())
+    again = Command(redis._CLAIM, directory._key("alice"), (KEY_A,))
+    assert await directory._bind("alice", again) == [0, KEY_B, None, None, None, None]
+    sizes.append(written())
+    assert await directory.rotate("alice", KEY_A, KEY_B)
+    sizes.append(written())
+    assert sizes == sorted(set(sizes))
+    assert not await directory.rotate("alice", KEY_A, b"c" * 32)
+    assert written() == sizes[-1]
 
 
 async def test_calls_beyond_the_limit_are_refused_at_once(

@@ -8,6 +8,8 @@ Rules:
 * The calls of one turn of the event loop go out together. Calls that only read do not wait for those that write.
 * A call that writes returns when the append-only file is synced, where the server has WAITAOF (Redis 7.2). Elsewhere
   it returns when the server has answered, and `appendfsync` says what a power cut may cost: `open` warns of that.
+* What a call reads may be of another one that still waits for the sync, or has waited in vain. So a claim that finds a
+  name that was bound here lately, and not synced since, writes it again and waits, too.
 * When the server does not answer, all calls that wait fail together, so no call waits longer than `PATIENCE` for its
   reading and as long for its writing. At most `MAX_WAITING` calls wait.
 
@@ -22,7 +24,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from aldis.backends.base import (
     Binding,
@@ -60,6 +62,8 @@ _PUT: Final = Script("put")
 # Names that one pass over all keys keeps for the next pages of bindings: some 10 MB. There is no order in Redis to read
 # them by, and one for all names would be a key that a Cluster cannot write together with theirs.
 _AHEAD: Final = 100_000
+# Names that are remembered as not synced: some 10 MB.
+_MOST_UNSYNCED: Final = 100_000
 _ESCAPED: Final = r"\\\1"
 _GLOB: Final = re.compile(r"([\\*?\[\]^-])")
 _FIELDS: Final = ("key", "presence", "offers", "contacts", "blocked")
@@ -75,6 +79,8 @@ class RedisDirectory:
         self._writes = Lane(servers, _WRITES_AT_ONCE, away=DatabaseUnavailable, full=DirectoryUnavailable)
         # The name that the last page of bindings ended with, and those behind it.
         self._ahead: tuple[str, deque[str]] | None = None
+        # Where calls wait for the sync: the names whose last change here has not returned, or has failed, with it.
+        self._unsynced: dict[str, Command] = {}
         self._calls = 0
         self._closed = False
         self._idle = asyncio.Event()
@@ -116,9 +122,9 @@ class RedisDirectory:
             key = self._key(user_id)
             row = await self._reads.ask(Command("HMGET", key, _FIELDS))
             new = 0
-            if row[0] is None:
+            if row[0] is None or user_id in self._unsynced:
                 self._ahead = None
-                new, *row = await self._writes.ask(Command(_CLAIM, key, (public_key,)))
+                new, *row = await self._bind(user_id, Command(_CLAIM, key, (public_key,)))
             return Claim(row[0], bool(new), _privacy(row[1:]))
 
     async def find(self, user_id: str) -> bytes | None:
@@ -143,7 +149,7 @@ class RedisDirectory:
 
     async def rotate(self, user_id: str, old_key: bytes, new_key: bytes) -> bool:
         with self._calling():
-            return bool(await self._writes.ask(Command(_ROTATE, self._key(user_id), (old_key, new_key))))
+            return bool(await self._bind(user_id, Command(_ROTATE, self._key(user_id), (old_key, new_key))))
 
     async def release(self, user_id: str) -> bool:
         with self._calling():
@@ -215,6 +221,18 @@ class RedisDirectory:
         self._writes.sync_ms = SYNC_MS if found.waits else None
         for text in found.warnings:
             warn(text)
+
+    async def _bind(self, user_id: str, command: Command) -> Any:
+        """Send a command that binds a name; return its answer."""
+        if self._writes.sync_ms is not None:
+            self._unsynced.pop(user_id, None)
+            self._unsynced[user_id] = command
+            if len(self._unsynced) > _MOST_UNSYNCED:
+                del self._unsynced[next(iter(self._unsynced))]
+        answer = await self._writes.ask(command)
+        if self._unsynced.get(user_id) is command:
+            del self._unsynced[user_id]
+        return answer
 
     async def _bound(self, after: str, most: int) -> list[str]:
         """The names behind `after` that are bound, in order, at most `most`; none of them: it was the last."""
