@@ -261,6 +261,34 @@ async def test_a_file_that_is_removed_while_in_use_is_an_error_and_no_empty_dire
     assert not path.exists()
 
 
+async def test_a_side_file_that_is_removed_while_in_use_is_an_error_and_no_name_is_lost(
+    directory: SqliteDirectory, path: Path
+) -> None:
+    await directory.claim("alice", KEY_A)
+    path.with_name("names.sqlite3-wal").unlink()
+    for _ in range(2):
+        with pytest.raises(DirectoryUnavailable, match=r"names\.sqlite3-wal has been removed or replaced"):
+            await directory.claim("bob", KEY_A)  # it would be free again after a kill
+        with pytest.raises(DirectoryUnavailable, match=r"names\.sqlite3-wal has been removed or replaced"):
+            await directory.find("alice")
+        assert not directory.healthy
+    await directory.close()
+    again = await SqliteDirectory.open(path)
+    assert (await again.find("alice"), await again.find("bob")) == (KEY_A, None)
+    await again.close()
+
+
+async def test_a_link_to_the_file_has_the_side_file_of_the_file(path: Path, tmp_path: Path) -> None:
+    await (await SqliteDirectory.open(path)).close()
+    (tmp_path / "link").symlink_to(path)
+    directory = await SqliteDirectory.open(tmp_path / "link")
+    await directory.claim("alice", KEY_A)
+    path.with_name("names.sqlite3-wal").unlink()
+    with pytest.raises(DirectoryUnavailable, match=r"names\.sqlite3-wal has been removed or replaced"):
+        await directory.claim("bob", KEY_A)
+    await directory.close()
+
+
 async def test_a_file_that_is_put_back_after_a_fault_is_used_again(directory: SqliteDirectory, path: Path) -> None:
     await directory.claim("alice", KEY_A)
     hidden = path.with_name("hidden")

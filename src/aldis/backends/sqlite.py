@@ -163,6 +163,7 @@ class _Worker:
         self._ended = ended
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._database: sqlite3.Connection | None = None  # used by the thread only
+        self._side: tuple[int, int] | None = None
         self.failing = False
         """Whether its last transaction failed."""
         # A daemon thread, so that a program that forgets to close can end. Nothing is lost: answers follow commits.
@@ -228,10 +229,15 @@ class _Worker:
     def _connect(self) -> sqlite3.Connection:
         if not self._file.created:
             self._file.create()
-        if self._database is not None and self._file.replaced():
-            self._drop()
+        if self._database is not None:
+            if self._file.replaced():
+                self._drop()
+            elif self._file.side() != self._side:
+                self._file.side_lost = True
+                self._drop()
         if self._database is None:
             self._database = self._file.connect()
+            self._side = self._file.side()
         return self._database
 
     def _roll_back(self) -> bool:

@@ -92,6 +92,12 @@ class SqliteFile:
         self._migrations = migrations
         self._patience = patience
         self._identity: tuple[int, int] | None = None
+        self.side_lost = False
+        """Whether SQLite's side file was removed while in use: what is written to it is gone after a kill.
+
+        Set it then, and nothing opens the file any more: a new side file would not go with what SQLite knows of it.
+        """
+        self._side_file = path
 
     @property
     def created(self) -> bool:
@@ -101,6 +107,9 @@ class SqliteFile:
     def create(self) -> None:
         """Make the file and its folder, or check that it is one of ours and bring it up to date. Call this first."""
         make_private(self.path)
+        # As SQLite does: it is beside the file itself, and not beside a link to it.
+        real = self.path.resolve()
+        self._side_file = real.with_name(f"{real.name}-wal")
         database = self._open()
         try:
             self._prepare(database)
@@ -112,11 +121,23 @@ class SqliteFile:
         """Whether the file was deleted or replaced: what is written now would be lost at the next start."""
         return self._now() != self._identity
 
+    def side(self) -> tuple[int, int] | None:
+        """Which side file is there. It is the same one for as long as there is a connection."""
+        return _identity_of(self._side_file)
+
     def connect(self) -> sqlite3.Connection:
         """A connection to the file, which must be the one that `create` saw."""
         if self.replaced():
             raise DirectoryUnavailable(f"{self.path} has been removed or replaced while in use: restart to accept that")
-        return self._open()
+        if self.side_lost:
+            raise DirectoryUnavailable(f"{self._side_file} has been removed or replaced while in use: restart")
+        database = self._open()
+        try:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()  # now the side file is there
+        except BaseException:
+            database.close()
+            raise
+        return database
 
     def in_words(self, error: Exception) -> Exception:
         """The exception for one caller: a new one for each, because each gets its own traceback."""
@@ -157,11 +178,15 @@ class SqliteFile:
             raise _refused(self.path, error) from None
 
     def _now(self) -> tuple[int, int] | None:
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
+        return _identity_of(self.path)
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def check_file(path: Path) -> None:
