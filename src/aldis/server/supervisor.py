@@ -293,11 +293,20 @@ class Supervisor:
             with suppress(msgspec.DecodeError):
                 while (report := await receive(reader, WorkerReport)) is not None:
                     self._hear(worker, report)
-            code = await worker.process.wait()
+            code = await self._end_of(worker)
             worker.writer.close()
             del self._workers[number]
             self._tell_end(worker, code)
         self._carry_out(self._supervision.ended(number, code, monotonic()))
+
+    async def _end_of(self, worker: _Worker) -> int:
+        """The exit code of a worker whose line has ended: it serves nobody any more, and nobody can tell it to stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_SECONDS):
+                return await worker.process.wait()
+        log.error("a worker has left its line and does not end; it is killed", **self._of(worker.number))
+        self._signal(worker.number, signal.SIGKILL)
+        return await worker.process.wait()
 
     async def _spawn(self, slot: int, number: int, config: ServerConfig) -> tuple[_Worker, asyncio.StreamReader]:
         sockets = await self._ports.of(slot)

@@ -1,0 +1,56 @@
+"""A supervisor and workers that are no servers: what real ones do once in a long while."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from aldis.server import supervisor
+from aldis.server.config import ServerConfig
+from aldis.server.supervisor import Supervisor
+from aldis.server.systemd import ActivatedSockets, Notifier
+from aldis.server.worker_link import WorkerReport
+from support.patience import PATIENCE
+
+# The first worker 1 leaves its line, and stays. The others stop when they are told so.
+_WORKER = """
+import sys, time
+from pathlib import Path
+from aldis.server.worker_link import WorkerLink, WorkerReport, encode
+
+link, left = WorkerLink(int(sys.argv[2])), Path(sys.argv[1])
+link._socket.sendall(encode(WorkerReport(report="serving", url="ws://localhost", port=1)))
+if link.start.worker == 0 or left.exists():
+    link._socket.recv(1)
+else:
+    left.touch()
+    link._socket.close()
+    time.sleep(3600)
+"""
+
+
+async def test_a_worker_that_leaves_its_line_and_does_not_end_is_killed_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CLOSING_SECONDS", 0.05)
+    command = [sys.executable, "-c", _WORKER, str(tmp_path / "left")]
+    monkeypatch.setattr(supervisor, "_command", lambda: (command, dict(os.environ)))
+    served: asyncio.Queue[int] = asyncio.Queue()
+    config = ServerConfig(redis="redis://127.0.0.1:1", workers=2, port=0, admin_port=None, stun_port=0)
+    running = Supervisor(config, ActivatedSockets(), Notifier({}), configure_log=lambda _: None)
+    hear = running._hear
+
+    def heard(worker: supervisor._Worker, report: WorkerReport) -> None:
+        hear(worker, report)
+        served.put_nowait(worker.slot)
+
+    monkeypatch.setattr(running, "_hear", heard)
+    code = asyncio.ensure_future(running.run())
+    async with asyncio.timeout(PATIENCE):
+        assert [await served.get() for _ in range(3)] == [0, 1, 1]
+        running._stop_all()
+        assert await code == 0
