@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from aldis.server import supervisor
-from aldis.server.config import ServerConfig
+from aldis.server.config import ServerConfig, load_config
 from aldis.server.supervisor import Supervisor
 from aldis.server.systemd import ActivatedSockets, Notifier
 from aldis.server.worker_link import WorkerReport
@@ -24,7 +25,7 @@ from aldis.server.worker_link import WorkerLink, WorkerReport, encode
 
 link, left = WorkerLink(int(sys.argv[2])), Path(sys.argv[1])
 link._socket.sendall(encode(WorkerReport(report="serving", url="ws://localhost", port=1)))
-if link.start.worker == 0 or left.exists():
+if link.start.worker == 0 or not left.parent.exists() or left.exists():
     link._socket.recv(1)
 else:
     left.touch()
@@ -52,5 +53,37 @@ async def test_a_worker_that_leaves_its_line_and_does_not_end_is_killed_and_star
     code = asyncio.ensure_future(running.run())
     async with asyncio.timeout(PATIENCE):
         assert [await served.get() for _ in range(3)] == [0, 1, 1]
+        running._stop_all()
+        assert await code == 0
+
+
+async def test_settings_that_cannot_even_be_parsed_keep_no_later_ones_from_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-c", _WORKER, str(tmp_path / "no folder" / "left")]
+    monkeypatch.setattr(supervisor, "_command", lambda: (command, dict(os.environ)))
+    config = ServerConfig(redis="redis://127.0.0.1:1", workers=2, port=0, admin_port=None, stun_port=0)
+    file = tmp_path / "aldis.toml"
+    file.write_text(f"port = {'9' * 5000}")  # more digits than Python reads
+    reread = asyncio.Event()
+
+    def read() -> ServerConfig:
+        reread.set()
+        return load_config({}, {}, file)
+
+    serving = asyncio.Event()
+    running = Supervisor(
+        *(config, ActivatedSockets(), Notifier({})),
+        reread=read,
+        started=lambda _: serving.set(),
+        configure_log=lambda _: None,
+    )
+    code = asyncio.ensure_future(running.run())
+    async with asyncio.timeout(PATIENCE):
+        await serving.wait()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await reread.wait()
+            reread.clear()
         running._stop_all()
         assert await code == 0

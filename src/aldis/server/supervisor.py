@@ -180,6 +180,11 @@ class Supervisor:
             log.error("the new settings cannot be used; the earlier ones stay", reason=str(error))  # noqa: TRY400
             self._keep()
             return
+        except Exception:
+            # A bug, or a file that Python's parser does not bear. A later SIGHUP has to be heard all the same.
+            log.exception("the new settings cannot be read; the earlier ones stay")
+            self._keep()
+            return
         if not self._certificates.load(config):  # it says why
             self._keep()
             return
