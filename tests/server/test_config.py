@@ -328,6 +328,9 @@ def test_a_file_that_cannot_be_read_is_an_error_in_words(tmp_path: Path) -> None
         load_config({}, {}, tmp_path / "missing.toml")
     with pytest.raises(ConfigError, match=r"config: .* is not TOML"):
         load_config({}, {}, written(tmp_path, "port ="))
+    for unbearable in ("9" * 5000, "[" * 100_000):
+        with pytest.raises(ConfigError, match=r"config: .* is not TOML"):
+            load_config({}, {}, written(tmp_path, f"port = {unbearable}"))
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"config: .* is not TOML"):
         load_config({}, {}, tmp_path / "binary.toml")

@@ -480,7 +480,7 @@ def _from_file(file: Path | None) -> dict[str, object]:
             return tomllib.load(opened)
     except OSError as error:
         raise ConfigError("config", f"cannot read {file}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, and a thousand brackets
         raise ConfigError("config", f"{file} is not TOML: {error}") from error
 
 

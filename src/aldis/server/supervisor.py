@@ -181,7 +181,7 @@ class Supervisor:
             self._keep()
             return
         except Exception:
-            # A bug, or a file that Python's parser does not bear. A later SIGHUP has to be heard all the same.
+            # A bug: a later SIGHUP has to be heard all the same.
             log.exception("the new settings cannot be read; the earlier ones stay")
             self._keep()
             return
