@@ -78,6 +78,58 @@ async def test_the_oldest_events_are_dropped_when_too_many_wait() -> None:
         assert [events[0]["sequence"], events[-1]["sequence"]] == [51, 150]
 
 
+async def test_somebody_who_comes_and_goes_without_end_takes_one_place() -> None:
+    async with Application() as app, hook_to(app, most=100) as (hook, _):
+        hook.started()
+        hook.changed("alice", True)
+        for _ in range(1000):
+            hook.changed("flapping", True)
+            hook.changed("flapping", False)
+        hook.changed("bob", True)
+        for number in range(1000):
+            hook.changed(f"made up {number}", True)
+            hook.changed(f"made up {number}", False)
+        assert (len(hook), hook.events["dropped"], hook.events["folded"]) == (3, 0, 4000)
+        hook.start()
+        events = await app.told(3)
+        assert [event.get("user") for event in events] == [None, "alice", "bob"]
+        assert [event["sequence"] for event in events] == [1, 2, 3], "what is folded is not lost"
+
+
+async def test_the_last_state_of_a_user_is_told_in_its_order() -> None:
+    async with Application() as app, hook_to(app) as (hook, _):
+        hook.changed("alice", False)
+        hook.changed("bob", True)
+        hook.changed("alice", True)
+        hook.start()
+        events = await app.told(2)
+        assert [(event["user"], event["type"]) for event in events] == [("bob", "online"), ("alice", "online")]
+
+
+async def test_who_comes_and_goes_in_a_cluster_is_told_of_as_another_node_may_have_told_meanwhile() -> None:
+    async with Application() as app, hook_to(app) as (hook, _):
+        hook.changed("alice", True, 17)
+        hook.changed("alice", False, 20)
+        hook.start()
+        (event,) = await app.told(1)
+        assert (event["type"], event["version"]) == ("offline", 20)
+
+
+async def test_a_user_whose_going_was_dropped_is_told_of_when_it_comes_and_goes_again() -> None:
+    async with Application() as app, hook_to(app, most=2) as (hook, _):
+        hook.changed("alice", False)
+        hook.changed("bob", True)
+        hook.changed("carol", True)
+        assert hook.events["dropped"] == 1
+        hook.changed("bob", False)
+        hook.changed("alice", True)
+        hook.changed("alice", False)
+        hook.start()
+        events = await app.told(2)
+        assert [(event["user"], event["type"]) for event in events] == [("carol", "online"), ("alice", "offline")]
+        assert events[0]["sequence"] == 2, "the gap"
+
+
 async def test_what_cannot_be_delivered_at_the_end_is_dropped_and_counted() -> None:
     app = Application()  # nothing listens
     tried = asyncio.Event()
@@ -91,7 +143,7 @@ async def test_what_cannot_be_delivered_at_the_end_is_dropped_and_counted() -> N
     hook.changed("alice", True)
     hook.start()
     await tried.wait()
-    hook.changed("alice", False)
+    hook.changed("bob", True)
     await hook.close()
     assert hook.events["dropped"] == 2
     await calls.close()

@@ -446,7 +446,8 @@ async def application_away(stage: Stage) -> None:
     asked = await stage.serve("asked", hook_url=url, **settings)
     for number in range(15):
         await try_to_register(asked, f"user{number}")
-    told = await stage.serve(presence_url=url, presence_queue=100, **settings)
+    # Who comes and goes is not told of; those who vanish stay online for a while.
+    told = await stage.serve(presence_url=url, presence_queue=100, **{**settings, "resume_window": 30})
     for number in range(150):
         await try_to_register(told, f"user{number}")
 

@@ -5,6 +5,10 @@ Rules:
 * Events are in order, also those of different users. Several go in one request.
 * Each event arrives at least once while this process lives: a request is repeated until it is answered with a status
   from 200 to 299. A repeated event has the same id, by which the application knows it.
+* Of each user at most one event waits: the latest. It takes the place of the one before, at the end. Somebody who has
+  come and gone while the application was busy is not told of at all; in a cluster `offline` is, because another node
+  may have told something between the two. So it does not matter how often somebody comes and goes, and the
+  application knows the last state of each. These events are counted, and leave no gap in `sequence`.
 * What waits is bounded. The oldest event is dropped when there is no room, and when its request has failed `ATTEMPTS`
   times. Each dropped one is counted, and leaves a gap in `sequence`.
 * The first event of a process is `started`: whoever was online before and does not come again is offline. In a cluster
@@ -18,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from time import time
@@ -59,14 +63,19 @@ class PresenceHook:
         self._pause = pause
         self._outage = OutageLog(log, "the application that is told who is online", OUTAGE_SECONDS)
         self._drops = Throttle(OUTAGE_SECONDS)
-        self._waiting: deque[dict[str, Any]] = deque()
+        # By their users; an event of no user has a number of its own. A plain dict would find its first entry more
+        # slowly the more have been taken out before it.
+        self._waiting: OrderedDict[str | int, dict[str, Any]] = OrderedDict()
+        self._without_user = 0
+        # The latest of those of whom the application has not heard that they have gone, because that was dropped.
+        self._doubtful: OrderedDict[str, None] = OrderedDict()
         self._sending: list[dict[str, Any]] = []
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._process = os.urandom(8).hex()
         self._sequence = 0
         self._task: asyncio.Task[None] | None = None
-        self.events: Counter[str] = Counter({"delivered": 0, "dropped": 0})
+        self.events: Counter[str] = Counter({"delivered": 0, "dropped": 0, "folded": 0})
         self.failing: str | None = None
         """Why the last request failed; None when it did not."""
 
@@ -80,16 +89,27 @@ class PresenceHook:
 
     def started(self) -> None:
         """The server has started: nobody is online whom no later event names."""
-        self._add({"type": "started"})
+        self._add_without_user({"type": "started"})
 
     def changed(self, user_id: str, online: bool, version: int | None = None) -> None:
         """A user has come online with the first device, or gone offline with the last. `version`: in a cluster."""
+        before = self._waiting.pop(user_id, None)
+        if before is not None:
+            self.events["folded"] += 1
+            if (
+                not online
+                and version is None
+                and before["type"] == "online"
+                and user_id not in self._doubtful  # else it is the word that they have gone
+            ):
+                self.events["folded"] += 1
+                return
         event: dict[str, Any] = {"type": "online" if online else "offline", "user": user_id}
-        self._add(event if version is None else {**event, "version": version})
+        self._add(user_id, event if version is None else {**event, "version": version})
 
     def lost(self, node_id: str) -> None:
         """A node of the cluster is gone, perhaps before it has told all that it knew."""
-        self._add({"type": "lost", "node": node_id})
+        self._add_without_user({"type": "lost", "node": node_id})
 
     async def close(self) -> None:
         """Deliver what waits, within `LAST_WORDS` seconds; drop the rest."""
@@ -105,28 +125,31 @@ class PresenceHook:
             await self._task
         self._task = None
         if len(self):
-            self._dropped(len(self), "the server stops")
+            self._dropped([*self._sending, *self._waiting.values()], "the server stops")
 
-    def _add(self, event: dict[str, Any]) -> None:
-        self._sequence += 1
-        self._waiting.append(
-            {
-                "id": f"{self._process}-{self._sequence}",
-                "sequence": self._sequence,
-                "time": round(self._wall(), 3),
-                **event,
-            }
-        )
+    def _add_without_user(self, event: dict[str, Any]) -> None:
+        self._without_user += 1
+        self._add(self._without_user, event)
+
+    def _add(self, key: str | int, event: dict[str, Any]) -> None:
+        self._waiting[key] = {"time": round(self._wall(), 3), **event}
         if len(self._waiting) > self._most:
-            self._waiting.popleft()
-            self._dropped(1, "too many wait")
+            _, oldest = self._waiting.popitem(last=False)
+            self._sequence += 1  # the gap
+            self._dropped([oldest], "too many wait")
         self._more.set()
+
+    def _take(self) -> dict[str, Any]:
+        """Take out the oldest event, and number it: only now is it sure that it will be told."""
+        _, event = self._waiting.popitem(last=False)
+        self._sequence += 1
+        return {"id": f"{self._process}-{self._sequence}", "sequence": self._sequence, **event}
 
     async def _deliver(self) -> None:
         while True:
             self._more.clear()
             while self._waiting:
-                self._sending = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+                self._sending = [self._take() for _ in range(min(MAX_BATCH, len(self._waiting)))]
                 await self._send()
                 self._sending = []
             self._idle.set()
@@ -150,11 +173,18 @@ class PresenceHook:
                 self.failing = None
                 self._outage.works()
                 self.events["delivered"] += len(self._sending)
+                for event in self._sending if self._doubtful else ():
+                    self._doubtful.pop(event.get("user", ""), None)
                 return
-        self._dropped(len(self._sending), "the application does not take them")
+        self._dropped(self._sending, "the application does not take them")
 
-    def _dropped(self, events: int, reason: str) -> None:
-        self.events["dropped"] += events
+    def _dropped(self, events: list[dict[str, Any]], reason: str) -> None:
+        for event in events:
+            if event["type"] == "offline":
+                self._doubtful[event["user"]] = None
+        while len(self._doubtful) > self._most:
+            self._doubtful.popitem(last=False)
+        self.events["dropped"] += len(events)
         unlogged = self._drops.pass_now()
         if unlogged is not None:
             self._log.warning("presence events are dropped", reason=reason, dropped=self.events["dropped"])
