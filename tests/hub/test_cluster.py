@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aldis.backends.base import ClaimBinding
-from aldis.hub import cluster_router, remote_users, unanswered, verified_names
+from aldis.hub import awaited, cluster_router, remote_users, unanswered, verified_names
 from aldis.hub.cluster import Forward, RemoteDevice, UserState
 from aldis.hub.sessions import RelayResult
 from aldis.identity import proofs
@@ -388,7 +388,7 @@ def test_what_waits_for_other_nodes_is_bounded(
 ) -> None:
     alice = here.client("alice")
     there.client("bob")
-    monkeypatch.setattr(cluster_router, "MAX_WAITING_BYTES", 10)
+    monkeypatch.setattr(awaited, "MOST_BYTES", 10)
     (error,) = ask(cluster, alice, type="bye", to="bob", id=1)
     assert error["code"] == "over-capacity"
     discover(cluster, alice, "bob")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aldis.backends.base import Claim
-from aldis.hub import unanswered, verified_names
+from aldis.hub import awaited, unanswered, verified_names
 from aldis.hub.cluster import Forward, RemoteDevice, UserState
 from aldis.hub.remote_users import RemoteUsers
 from aldis.hub.sessions import RelayResult
@@ -20,7 +20,7 @@ from aldis.identity import proofs
 from aldis.protocol.codec import to_base64
 from aldis.protocol.messages import Bye
 from aldis.protocol.privacy import Privacy
-from support.hub_cluster import HubCluster
+from support.hub_cluster import ClusterWorld, HubCluster
 from support.hub_world import Client
 
 NAMES = frozenset(f"somebody{number}" for number in range(1000))
@@ -144,6 +144,65 @@ def test_messages_that_one_network_has_waiting_leave_room_for_those_of_others(
     assert refused(cluster, attackers[0], "bob")
     cluster.pass_time(60.0)
     assert not refused(cluster, attackers[0], "bob")
+
+
+def test_messages_of_one_network_that_wait_for_redis_leave_room_for_those_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its users send to names that nobody has asked for, while Redis hangs."""
+    monkeypatch.setattr(awaited, "MOST_BYTES", 100_000)
+    cluster = HubCluster(2)
+    here, there = cluster.worlds
+    bob = there.client("bob")
+    attackers = crowd(cluster, 10, "198.51.100.7")
+    (alice,) = crowd(cluster, 1, "192.0.2.1")
+    here.directory_waits = True
+    for number, attacker in enumerate(attackers):
+        attacker.send(type="bye", to=f"made up {number}", id=1)
+        for _ in range(9):
+            attacker.send(type="bye", to="bob", id=1)
+    assert here.hub.cluster is not None
+    assert 40_000 < here.hub.cluster.awaited.bytes <= 50_000
+    alice.send(type="bye", to="bob", id=1)
+    here.directory_waits = False
+    cluster.settle()
+    refusals = [one for each in attackers for one in each.take() if one["type"] == "error"]
+    assert sum(one["code"] == "over-capacity" for one in refusals) > 10
+    assert [one["type"] for one in alice.take()] == ["ack"]
+    assert bob.take()[-1]["from"].startswith("user0-192.0.2.1")
+    assert here.hub.cluster.awaited.bytes == 0
+    assert not refused(cluster, attackers[0], "bob")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_messages_that_have_waited_for_redis_go_on_some_in_each_turn_and_in_order(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setattr(awaited, "AT_ONCE", 4)
+    cluster = HubCluster(2)
+    here, there = cluster.worlds
+    bob = there.client("bob")
+    (alice,) = crowd(cluster, 1, "192.0.2.1")
+    here.directory_waits = here.hub_waits = True
+    for number in range(10):
+        alice.send(type="bye", to="bob", reason=str(number), id=number)
+    router = here.hub.cluster
+    assert router is not None
+    cluster.table_fails = fails
+    assert isinstance(here, ClusterWorld)
+    question = here.cluster_questions.popleft()
+    if fails:
+        here.hub.failed(question, here.now)
+    else:
+        here.hub.answered(question, [cluster.table.state("bob")], here.now)
+    assert router.awaited.due
+    alice.send(type="bye", to="bob", reason="10", id=10)  # behind the others
+    here.directory_waits = here.hub_waits = False
+    cluster.settle()
+    assert not router.awaited.due
+    said = sorted(alice.take(), key=lambda one: one["re"])
+    assert [(one["re"], one["type"]) for one in said] == [(n, "error" if fails else "ack") for n in range(11)]
+    assert [one["reason"] for one in bob.take()] == ([] if fails else [str(number) for number in range(11)])
 
 
 def test_messages_of_an_unknown_outcome_are_given_up_some_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,9 @@ message to a known user costs one message to one node, and no look-up.
 Rules:
 
 * Messages from one sender to one address keep their order: what comes behind one that waits for a look-up waits, too.
-* What waits for look-ups and answers is bounded (`hub.unanswered`); what is beyond the bounds is UNREACHABLE, as is
-  what goes to a node that is lost or does not answer, or where either side did not listen for a moment (`missed`,
-  `unheard`). Then nobody knows whether it has arrived.
+* What waits for look-ups and answers is bounded (`hub.awaited`, `hub.unanswered`); what is beyond the bounds is
+  UNREACHABLE, as is what goes to a node that is lost or does not answer, or where either side did not listen for a
+  moment (`missed`, `unheard`). Then nobody knows whether it has arrived.
 * A forwarded message is delivered here or nowhere: two nodes with other views of a user cannot send it round.
 * One that comes behind a later one of its node, or when that is lost, is too late: a server of Redis that hung had kept
   it. It is not delivered. Its sender was told that it is UNREACHABLE, and may have sent it again.
@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from aldis.hub.awaited import Awaited, Waiting
 from aldis.hub.cluster import ClusterLink, FindUsers, Forward, Forwarded, RemoteDevice, UserState
 from aldis.hub.dialects import CLASSIC, V1
 from aldis.hub.lookups import Answer, PendingLookups
@@ -46,8 +46,6 @@ from aldis.protocol.addresses import split
 from aldis.protocol.codec import UNREADABLE
 from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
 
-# What may wait for look-ups, in bytes of messages. Beyond it Redis is slower than the clients of this node.
-MAX_WAITING_BYTES: Final = 8 * 1024 * 1024
 # Seconds beyond the resume window, in which a message may wait for a recipient that has lost its connection.
 ANSWER_SECONDS: Final = 10.0
 # Nodes of which is kept which message has come last; those that are lost among them, for as long as there is room.
@@ -58,16 +56,6 @@ _LOOK_AT_ONCE: Final = 64
 # Users of a lost node that go offline in one go.
 _LOST_AT_ONCE: Final = 32
 _LOOK_AT_IN_A_TICK: Final = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A message whose recipient is being looked up."""
-
-    message: m.Relayed
-    size: int
-    receipt: Receipt
-    done: Delivered
 
 
 class ClusterRouter:
@@ -107,8 +95,8 @@ class ClusterRouter:
         self._hurry = hurry
         self._rebound = rebound
         self._moved = moved
-        self._waiting: dict[str, deque[_Waiting]] = {}
-        self._waiting_bytes = 0
+        self.awaited = Awaited()
+        """The messages that wait for look-ups."""
         self.unanswered = Unanswered()
         """The messages that other nodes have."""
         self._number = 0
@@ -126,8 +114,8 @@ class ClusterRouter:
 
     @property
     def bytes(self) -> int:
-        """What this node keeps of users elsewhere, and of names."""
-        return self._remote.bytes + self.verified.bytes
+        """What this node keeps of users elsewhere, of names, and of messages that wait for look-ups."""
+        return self._remote.bytes + self.verified.bytes + self.awaited.bytes
 
     # --- for the hub --------------------------------------------------------------------------------------------------
 
@@ -143,8 +131,13 @@ class ClusterRouter:
         """See `Router`."""
         user_id, device = split(message.to)
         state = self._remote.find(user_id)
-        if state is None or user_id in self._waiting:
+        if state is None or user_id in self.awaited:
             return self._wait(user_id, message, receipt, done)
+        return self._deliver(state, device, message, receipt, done)
+
+    def _deliver(
+        self, state: UserState, device: str | None, message: m.Relayed, receipt: Receipt, done: Delivered
+    ) -> RelayResult:
         target = self._elsewhere(state, device)
         if target is not None:
             return self._forward(target.node, message, receipt, done)
@@ -195,11 +188,14 @@ class ClusterRouter:
             self._wake(0.0)
 
     def work(self) -> bool:
-        """Give some messages up, go on with the users of a lost node, or forget users that nobody needs. Returns
-        whether there were any."""
+        """Give some messages up, deliver some that have waited for a look-up, go on with the users of a lost node, or
+        forget users that nobody needs. Returns whether there were any."""
         if self.unanswered.due:
             for sent in self.unanswered.given_up():
                 sent.done(sent.receipt, RelayResult.UNREACHABLE)
+            return True
+        if self.awaited.due:
+            self._deliver_awaited()
             return True
         if self._lost:
             self._lose_some()
@@ -331,11 +327,8 @@ class ClusterRouter:
         def done(receipt: Receipt, result: RelayResult) -> None:
             self.link.answer(node, Forwarded(message.number, result))
 
-        try:
-            relayed = V1.decode(message.frame.decode())
-        except (*UNREADABLE, UnicodeDecodeError):
-            relayed = None
-        if not isinstance(relayed, m.Relayed):
+        relayed = _relayed_in(message.frame)
+        if relayed is None:
             self.link.answer(node, Forwarded(message.number, RelayResult.ABSENT))
             return
         sender = Session(None, V1 if message.proves else CLASSIC, "", now)
@@ -406,15 +399,11 @@ class ClusterRouter:
     def _wait(self, user_id: str, message: m.Relayed, receipt: Receipt, done: Delivered) -> RelayResult:
         frame = bytearray()
         V1.encode(message, frame, 0)
-        if self._waiting_bytes + len(frame) > MAX_WAITING_BYTES:
+        # Not the message itself, which may take twenty times as much: an offer may be all objects and numbers.
+        waiting = Waiting(group_of(receipt[0].client_address, receipt[0].user_id), bytes(frame), receipt, done)
+        if not self.awaited.has_room(user_id, waiting):
             return RelayResult.UNREACHABLE
-        waiting = self._waiting.get(user_id)
-        first = waiting is None
-        if waiting is None:
-            waiting = self._waiting[user_id] = deque()
-        waiting.append(_Waiting(message, len(frame), receipt, done))
-        self._waiting_bytes += len(frame)
-        if first:
+        if self.awaited.add(user_id, waiting):
             question = FindUsers(self._lookups.token(), (user_id,))
             self._lookups.ask(question, self._found, lambda: self._not_found(user_id))
         return RelayResult.PENDING
@@ -423,19 +412,39 @@ class ClusterRouter:
         assert isinstance(answer, list)  # noqa: S101 - of a `FindUsers`
         for state in answer:
             self.learn(state)
-            for each in self._take_waiting(state.user_id):
-                result = self.deliver(each.message, each.receipt, each.done)
-                if result is not RelayResult.PENDING:
-                    each.done(each.receipt, result)
+            self._looked_up(state.user_id, known=True)
 
     def _not_found(self, user_id: str) -> None:
-        for each in self._take_waiting(user_id):
-            each.done(each.receipt, RelayResult.UNREACHABLE)
+        self._looked_up(user_id, known=False)
 
-    def _take_waiting(self, user_id: str) -> deque[_Waiting]:
-        waiting = self._waiting.pop(user_id, deque())
-        self._waiting_bytes -= sum(each.size for each in waiting)
-        return waiting
+    def _looked_up(self, user_id: str, *, known: bool) -> None:
+        idle = not self.awaited.due
+        self.awaited.looked_up(user_id, known=known)
+        if idle and self.awaited.due:
+            self._deliver_awaited()  # mostly all there are
+            if self.awaited.due:
+                self._wake(0.0)
+
+    def _deliver_awaited(self) -> None:
+        """Deliver some messages whose recipient has been looked up, or give them up."""
+        known, messages = self.awaited.take()
+        for each in messages:
+            user_id, device = split(each.receipt[2])
+            state = self._remote.find(user_id) if known else None
+            message = None if state is None else _relayed_in(each.frame)
+            result = RelayResult.UNREACHABLE
+            if state is not None and message is not None:  # else it is unknown, or has been forgotten meanwhile
+                result = self._deliver(state, device, message, each.receipt, each.done)
+            if result is not RelayResult.PENDING:
+                each.done(each.receipt, result)
+
+
+def _relayed_in(frame: bytes) -> m.Relayed | None:
+    try:
+        message = V1.decode(frame.decode())
+    except (*UNREADABLE, UnicodeDecodeError):
+        return None
+    return message if isinstance(message, m.Relayed) else None
 
 
 def device_of(session: Session, node: str) -> RemoteDevice:
