@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aldis.hub import rates
+from aldis.hub import failed_proofs, rates
 from aldis.hub.budgets import BURST_SECONDS, MOST_PAIRS
 from aldis.hub.usage import UNTOLD, OpenCounts, Use
 from aldis.protocol.codec import to_base64
@@ -143,7 +143,8 @@ def test_each_limit_of_a_user_counts_at_all_nodes(limit: str, message: dict[str,
     assert passed * cost >= rate * seconds / 2
 
 
-def test_failed_proofs_and_new_names_of_a_network_count_at_all_nodes() -> None:
+def test_failed_proofs_and_new_names_of_a_network_count_at_all_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failed_proofs, "FURTHER_TRIES", 0)
     cluster = HubCluster(3, new_names_per_address=2, failed_proofs_per_address=2)
     assert join(cluster, 0, "alice").registered
     cluster.pass_time(1.0)

@@ -86,6 +86,12 @@ def test_unknown_types_do_not_use_up_what_a_client_may_say_wrongly() -> None:
 # --- failed proofs of a network, and for a name -----------------------------------------------------------------------
 
 
+@pytest.fixture
+def no_further_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others use up all that may fail beyond the allowances."""
+    monkeypatch.setattr(failed_proofs, "FURTHER_TRIES", 0)
+
+
 def fail(world: World, name: str, address: str) -> str:
     """Register with the signature of another key, and return the code of the refusal."""
     client = world.connect()
@@ -111,6 +117,7 @@ def refusal_text(world: World, name: str, address: str) -> str:
     return str(client.take_one()["message"])
 
 
+@pytest.mark.usefixtures("no_further_tries")
 def test_a_network_with_too_many_failed_proofs_may_not_register_for_a_while() -> None:
     world = World(failed_proofs_per_address=4)
     codes = [fail(world, f"user{number}", "192.0.2.7") for number in range(6)]
@@ -138,6 +145,7 @@ def at(world: World, name: str, address: str, **more: Any) -> Any:
     return client.take()[0].get("success")
 
 
+@pytest.mark.usefixtures("no_further_tries")
 def test_nobody_keeps_those_out_who_have_registered_from_the_same_address() -> None:
     """One bad proof a minute was enough, for all people behind the address of a provider."""
     world = World(failed_proofs_per_address=4, failed_proofs_per_name=3)
@@ -151,6 +159,7 @@ def test_nobody_keeps_those_out_who_have_registered_from_the_same_address() -> N
     assert fail(world, "alice", "192.0.2.7") == "rate-limited", "with another key"
 
 
+@pytest.mark.usefixtures("no_further_tries")
 def test_a_client_that_resumes_its_session_may_come_from_an_address_with_failed_proofs() -> None:
     world = World(failed_proofs_per_address=4)
     alice = world.client("alice")
@@ -162,6 +171,7 @@ def test_a_client_that_resumes_its_session_may_come_from_an_address_with_failed_
     assert at(world, "alice", "192.0.2.7", resume=ticket) is True
 
 
+@pytest.mark.usefixtures("no_further_tries")
 def test_who_has_registered_may_not_fail_for_ever_either() -> None:
     world = World(failed_proofs_per_address=4, failed_proofs_per_name=3)
     assert at(world, "alice", "192.0.2.7") is True
@@ -178,6 +188,7 @@ def test_who_has_registered_may_not_fail_for_ever_either() -> None:
     assert codes == ["bad-signature"] * 3
 
 
+@pytest.mark.usefixtures("no_further_tries")
 def test_of_those_who_have_registered_the_latest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failed_proofs, "MOST_OWNERS", 2)
     world = World(failed_proofs_per_address=1)
@@ -189,6 +200,7 @@ def test_of_those_who_have_registered_the_latest_are_remembered(monkeypatch: pyt
     assert [at(world, name, "192.0.2.7") for name in ("dave", "eve")] == [True, True]
 
 
+@pytest.mark.usefixtures("no_further_tries")
 def test_nobody_keeps_the_owner_of_a_name_out_by_failing_for_it() -> None:
     world = World(failed_proofs_per_address=4, failed_proofs_per_name=3)
     codes = [fail(world, "alice", f"192.0.2.{number % 5}") for number in range(10)]
@@ -201,6 +213,7 @@ def test_nobody_keeps_the_owner_of_a_name_out_by_failing_for_it() -> None:
     assert world.hub.stats.limited["failed-proofs-per-name"] == 6
 
 
+@pytest.mark.usefixtures("no_further_tries")
 def test_the_right_signature_of_a_wrong_key_counts_as_well() -> None:
     world = World(failed_proofs_per_address=2)
     world.client("alice")
@@ -209,3 +222,57 @@ def test_the_right_signature_of_a_wrong_key_counts_as_well() -> None:
     client = world.connect()
     client.send(type="register", userId="alice", publicKey=to_base64(identity_of("mallory").public_key))
     assert client.take_one()["code"] == "rate-limited"
+
+
+def test_an_attacker_keeps_out_nobody_who_comes_to_its_address_for_the_first_time() -> None:
+    """Sixty bad proofs an hour were enough, for all new people behind the address of a provider."""
+    world = World(failed_proofs_per_address=4, failed_proofs_per_name=3)
+    for _ in range(50):
+        assert fail(world, "bob", "192.0.2.7") == "bad-signature"
+    assert at(world, "bob", "192.0.2.7") is True
+    assert world.hub.stats.limited["failed-proofs-per-address"] == 46
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_where_the_allowance_is_used_up_a_connection_may_fail_once(right: bool) -> None:
+    world = World(failed_proofs_per_address=1)
+    world.client("alice")
+    fail(world, "bob", "192.0.2.7")
+    client = world.connect()
+    client.address = "192.0.2.7"
+    client.identity = identity_of("mallory")
+    nonce = client.ask_challenge("alice")
+    signed = proofs.registration(client.host, nonce, "alice", "main")
+    client.send(type="prove", signature=to_base64(client.identity.sign(signed)) if right else NOTHING)
+    assert client.take_one()["code"] == ("key-mismatch" if right else "bad-signature")
+    assert client.closed == (4501, "too many bad signatures")
+
+
+def test_what_may_fail_beyond_the_allowances_is_bounded_and_shared_by_networks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(failed_proofs, "FURTHER_TRIES", 20)
+    world = World(failed_proofs_per_address=1)
+    codes = [fail(world, "alice", f"2001:db8:0:{number % 4}::1") for number in range(24)]
+    assert codes.count("bad-signature") == 4 + 10
+    for address, left in (("192.0.2.7", 5), ("192.0.2.8", 3), ("192.0.2.9", 1)):
+        codes = [fail(world, "alice", address) for _ in range(10)]
+        assert codes.count("bad-signature") == 1 + left
+    assert at(world, "bob", "192.0.2.10") is True
+    assert at(world, "carol", "192.0.2.7") == "rate-limited"
+    world.now += 1
+    assert at(world, "carol", "192.0.2.7") is True
+
+
+def test_a_proof_is_not_looked_at_when_others_have_failed_since_its_challenge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failed_proofs, "FURTHER_TRIES", 4)
+    world = World(failed_proofs_per_address=1)
+    fail(world, "alice", "192.0.2.7")
+    clients = [world.connect() for _ in range(10)]
+    for client in clients:
+        client.address = "192.0.2.7"
+        client.ask_challenge("alice")
+    for client in clients:
+        client.send(type="prove", signature=NOTHING)
+    codes = [client.take_one()["code"] for client in clients]
+    assert codes == ["bad-signature"] * 2 + ["rate-limited"] * 8

@@ -113,11 +113,8 @@ class Registrar:
         problem = _field_problem(message)
         if problem:
             return self._refused(ErrorCode.INVALID_FIELD, problem)
-        old = self._presence.at(message.user_id, _device(message))
-        resumes = old is not None and _has_ticket(old, message)
-        refused = self._failed_proofs.refusal(session, message.user_id, message.public_key, now, resumes=resumes)
+        refused = self._too_many_failed(session, message, now)
         if refused is not None:
-            self._stats.registrations[refused.code] += 1
             return refused
         seal_key = message.seal_key
         if seal_key is not UNSET and not _signed(seal_key, message.user_id, _device(message), message.public_key):
@@ -191,6 +188,15 @@ class Registrar:
         )
         return PENDING
 
+    def _too_many_failed(self, session: Session, request: m.Register, now: float) -> RequestRefused | None:
+        """Why a proof is not looked at, as too many others have failed; None when it is."""
+        old = self._presence.at(request.user_id, _device(request))
+        resumes = old is not None and _has_ticket(old, request)
+        refused = self._failed_proofs.refusal(session, request.user_id, request.public_key, now, resumes=resumes)
+        if refused is not None:
+            self._stats.registrations[refused.code] += 1
+        return refused
+
     def _rejected(self, session: Session, request: m.Register, verdict: Rejected, now: float) -> RequestRefused:
         advance(session, StageEvent.REFUSED)
         close = self._wrong_signature(session, request, now) if verdict.forged else None
@@ -261,6 +267,9 @@ class Registrar:
             signature = from_base64(message.signature, SIGNATURE_BYTES)
         except ValueError as error:
             return self._refused(ErrorCode.INVALID_FIELD, f"signature: {error}")
+        refused = self._too_many_failed(session, request, now)  # others may have failed since the challenge
+        if refused is not None:
+            return refused
         signed = proofs.registration(session.host, nonce, request.user_id, _device(request))
         if not verify(key, signature, signed):
             text = (
@@ -293,8 +302,9 @@ class Registrar:
         """The directory has said which key a name is bound to."""
         if to_base64(claim.public_key) != request.public_key:
             advance(session, StageEvent.REFUSED)
-            self._failed_proofs.wrong_key(session, request.user_id, now)
-            return self._refused(ErrorCode.KEY_MISMATCH, f"the name {request.user_id} belongs to another key")
+            close = self._failed_proofs.wrong_key(session, request.user_id, request.public_key, now)
+            text = f"the name {request.user_id} belongs to another key"
+            return self._refused(ErrorCode.KEY_MISMATCH, text, close=close)
         if self._has_no_room(request):
             advance(session, StageEvent.REFUSED)
             return self._too_many_devices()
