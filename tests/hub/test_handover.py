@@ -111,6 +111,22 @@ def test_what_is_handed_over_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     assert "bob" not in [one.user_id for one in world.hub.save().sessions]
 
 
+def test_who_watches_most_is_left_out_when_there_is_no_room_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watches took no room before: 256 MiB of them would have kept all clients waiting for seconds."""
+    world = World()
+    greedy = world.client("greedy")
+    greedy.send(type="watch", userIds=[f"name{number}" for number in range(500)])
+    others = [world.client(f"user{number}") for number in range(10)]
+    for other in others:
+        other.send(type="watch", userIds=[f"name{number}" for number in range(10)])
+    assert len(world.hub.save().sessions) == 11
+    monkeypatch.setattr(handover, "MOST_BYTES", 50_000)
+    left = [one.user_id for one in world.hub.save().sessions]
+    assert sorted(left) == [f"user{number}" for number in range(10)]
+    monkeypatch.setattr(handover, "MOST_BYTES", 10_000)
+    assert len(world.hub.save().sessions) == 2
+
+
 def test_presence_that_a_lost_client_has_missed_is_told_by_the_next_process() -> None:
     world = World()
     alice = world.client("alice")

@@ -6,7 +6,7 @@ left out. This module knows no file (`server.handover_file`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -19,11 +19,14 @@ from aldis.hub.resume import new_replay
 from aldis.hub.sessions import Session, WatchEnd
 from aldis.hub.settings import HubSettings
 from aldis.hub.stages import Stage
+from aldis.hub.use import FRAME_BYTES, texts_bytes
+from aldis.hub.watches import WATCH_BYTES, WATCHED_BYTES
 from aldis.protocol.messages import SealKey
 from aldis.protocol.privacy import Privacy
 
-# Bytes of messages in all: what is beyond costs its client a new registration, and the operator no slow stop.
-MOST_BYTES: Final = 64 * 1024 * 1024
+# Bytes of messages and watches in all: what is beyond costs its client a new registration, and nobody a slow stop and
+# start, at which all clients wait. 600,000 watches alone, which take half a second.
+MOST_BYTES: Final = 128 * 1024 * 1024
 
 
 class SavedSession(Struct, frozen=True):
@@ -76,7 +79,7 @@ def save(sessions: list[Session], presence: Presence) -> list[SavedSession]:
 
 
 def _save_some(sessions: Iterable[Session]) -> Iterator[SavedSession]:
-    left = MOST_BYTES
+    kept = []
     for session in sessions:
         replay = session.replay
         if replay is None or session.dialect is not V1 or session.stage not in (Stage.REGISTERED, Stage.DETACHED):
@@ -84,12 +87,24 @@ def _save_some(sessions: Iterable[Session]) -> Iterator[SavedSession]:
         waiting = replay.since(replay.confirmed) or []
         late_news = session.late_news or []
         frames = waiting[: len(waiting) - len(session.unsettled or ()) - len(late_news)]
+        kept.append((_size(session, frames), session, replay, frames))
+    # Those who have most are left out, so that no few clients with long lists take the room of many.
+    left = MOST_BYTES
+    largest = 0
+    for size in sorted(one[0] for one in kept):
+        left -= size
+        if left < 0:
+            break
+        largest = size
+    left = MOST_BYTES
+    for size, session, replay, frames in kept:
+        late_news = session.late_news or []
+        if size > largest or size > left:
+            continue
+        left -= size
         untold = [one for one in session.untold or () if isinstance(one, str)]
         # A client that has not been told of the end of a watch has it again.
         ended = [one.user_id for one in session.untold or () if isinstance(one, WatchEnd)]
-        left -= sum(map(len, frames))
-        if left < 0:
-            return
         yield SavedSession(
             session.user_id,
             session.device,
@@ -105,6 +120,13 @@ def _save_some(sessions: Iterable[Session]) -> Iterator[SavedSession]:
             sorted({*untold, *late_news}),
             [index for index in replay.sealed if index < len(frames)],
         )
+
+
+def _size(session: Session, frames: Sequence[bytes | bytearray]) -> int:
+    """What a session takes in the next process: what grows with what others send to it, and with what it watches."""
+    names = session.watches or ()
+    size = sum(map(len, frames)) + FRAME_BYTES * len(frames)
+    return size + (WATCH_BYTES + WATCHED_BYTES) * len(names) + texts_bytes(names)
 
 
 def restore(saved: SavedSession, settings: HubSettings, now: float) -> Session:

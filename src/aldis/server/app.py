@@ -39,7 +39,7 @@ from aldis.server.connections import Connections
 from aldis.server.data_folder import held_folder
 from aldis.server.dialled import page_url
 from aldis.server.handover_file import FILE_NAME as HANDOVER_NAME
-from aldis.server.handover_file import HandoverFile
+from aldis.server.handover_file import HandoverFile, go_on
 from aldis.server.health import Health
 from aldis.server.hub_settings import hub_settings
 from aldis.server.listener import Listener
@@ -322,7 +322,7 @@ class SignalingServer:
         bans = self._ban_file.load()
         saved = self._handover_file.take()
         if saved is not None:
-            count = self.hub.restore(saved, monotonic())
+            count = go_on(self.hub, saved, monotonic())
             stack.callback(lambda: self._running or self._handover_file.leave(saved))
             _directory_log.info("goes on with the sessions of the last run", sessions=count)
         for ban in bans:
