@@ -29,7 +29,7 @@ from aldis.server.ban_file import FILE_NAME, BanFile
 from support.certificates import make_certificates
 from support.commands import aldis
 from support.patience import PATIENCE
-from support.raw_websocket import RawClient, http_get
+from support.raw_websocket import RawClient, http_get, read_reply
 from support.server_process import ServerProcess
 from support.settings import config
 
@@ -389,6 +389,29 @@ async def test_a_wrong_request_is_answered_in_words(
 async def test_a_large_request_is_not_read(server: SignalingServer) -> None:
     status, _ = await ask(server, "POST", "/bans", data=b" " * (MAX_BODY + 1))
     assert status == 413
+
+
+async def test_a_large_request_without_a_length_is_not_read(server: SignalingServer) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield b" " * 1000
+
+    assert (await ask(server, "POST", "/bans", data=pieces()))[0] == 413
+
+
+async def test_a_request_may_come_in_pieces(server: SignalingServer) -> None:
+    """The first piece was taken for all of it."""
+    body = json.dumps({"kind": "user", "value": "mallory"}).encode()
+    assert server.admin_port is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.admin_port)
+    head = f"POST /api/v1/bans HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
+    # Requests have their turns in order: the first one has been looked at when this one is answered.
+    assert (await ask(server, "GET", "/openapi.json"))[0] == 200
+    writer.write(body[10:])
+    assert (await read_reply(reader))[0] == 200
+    writer.close()
+    assert [ban["value"] for ban in (await ask(server, "GET", "/bans"))[1]["bans"]] == ["mallory"]
 
 
 async def test_the_openapi_document_names_what_there_is(server: SignalingServer) -> None:

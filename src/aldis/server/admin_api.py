@@ -262,10 +262,9 @@ async def _values(request: web.Request, route: _Route) -> _Values:
     takes = route.query
     if route.body:
         takes = route.body
-        if request.content_length is not None and request.content_length > MAX_BODY:
-            raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=request.content_length)
+        body = await _body(request)
         try:
-            read = json.loads(await request.content.read(MAX_BODY + 1) or b"{}")
+            read = json.loads(body or b"{}")
         except (ValueError, RecursionError):
             raise UsageError("the body is no JSON") from None
         if not isinstance(read, dict):
@@ -275,6 +274,18 @@ async def _values(request: web.Request, route: _Route) -> _Values:
     if unknown:
         raise UsageError(f"{unknown[0]} is not known here; expected {', '.join(takes) or 'nothing'}")
     return _Values({**values, **given}, request.remote or "")
+
+
+async def _body(request: web.Request) -> bytes:
+    """All of the body, which may come in pieces."""
+    size, body = request.content_length or 0, b""
+    while size <= MAX_BODY:
+        piece = await request.content.read(MAX_BODY + 1 - len(body))
+        if not piece:
+            return body
+        body += piece
+        size = max(size, len(body))
+    raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=size)
 
 
 def _error(status: int, text: str) -> web.Response:
