@@ -273,7 +273,18 @@ async def test_a_ban_that_could_not_be_written_is_written_when_there_is_room(
     assert [ban.value for ban in BanFile(data / FILE_NAME).load()] == ["mallory"]
 
 
-@pytest.mark.parametrize("text", ["no JSON", "{}", '{"bans": [{"kind": "planet", "value": "mars"}]}', '{"bans": [1]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no JSON",
+        "{}",
+        '{"bans": [{"kind": "planet", "value": "mars"}]}',
+        '{"bans": [1]}',
+        pytest.param("[" * 100_000, id="deep"),
+        '{"bans": [{"kind": "user", "value": "mallory", "until": NaN}]}',
+        '{"bans": [{"kind": "user", "value": "mallory", "until": -1e400}]}',
+    ],
+)
 async def test_a_server_does_not_start_with_a_list_of_bans_that_it_cannot_read(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE_NAME).write_text(text)
     with pytest.raises(ConfigError, match=FILE_NAME):

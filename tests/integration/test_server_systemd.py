@@ -285,11 +285,12 @@ async def test_old_sessions_are_not_taken_over(tmp_path: Path) -> None:
         server.signal(signal.SIGTERM)
         await alice.read_until_closed()
         await server.wait()
-    file.write_bytes(b"no sessions")
-    async with ServerProcess(tmp_path) as server:
-        assert (await alice.connect(server.port))["resumed"] is False
-        await server.wait_for_line("the sessions of the last run cannot be read; clients register anew")
-        alice.client.vanish()
+    for damaged in (b"no sessions", b"\x81" + msgpack.encode("a field of another release") + b"\x91" * 100_000):
+        file.write_bytes(damaged)
+        async with ServerProcess(tmp_path) as server:
+            assert (await alice.connect(server.port))["resumed"] is False
+            await server.wait_for_line("the sessions of the last run cannot be read; clients register anew")
+            alice.client.vanish()
 
 
 @pytest.mark.parametrize("obstacle", ["a port that is taken", "a broken list of bans"])

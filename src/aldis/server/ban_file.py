@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from math import isfinite
 from pathlib import Path
 from typing import Final
 
@@ -82,7 +83,7 @@ def read_bans(content: bytes, source: str) -> list[Ban]:
     """The bans in the content of such a file. Raises `ConfigError` that names the `source`."""
     try:
         return [_read(entry) for entry in json.loads(content.decode("utf-8"))["bans"]]
-    except (ValueError, TypeError, KeyError, UsageError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, UsageError) as error:
         raise ConfigError("data", f"{source} is no list of bans: {error}") from None
 
 
@@ -91,5 +92,7 @@ def _read(entry: object) -> Ban:
         raise UsageError(f"{entry!r} is no ban")
     kind, value, reason, until = (entry.get(name) for name in ("kind", "value", "reason", "until"))
     if not isinstance(until, int | float | None) or isinstance(until, bool):
+        raise UsageError(f"{until!r} is no time")
+    if until is not None and not isfinite(until):  # Python's JSON has NaN, which would be listed and ban nobody
         raise UsageError(f"{until!r} is no time")
     return read_ban(str(kind), str(value), str(reason or ""), until)

@@ -50,7 +50,7 @@ class HandoverFile:
             return msgpack.decode(data, type=Handover)
         except FileNotFoundError:
             return None
-        except (OSError, MsgspecError) as error:
+        except (OSError, MsgspecError, RecursionError) as error:
             self._log.warning("the sessions of the last run cannot be read; clients register anew", reason=str(error))
             return None
 
