@@ -130,6 +130,26 @@ async def test_a_user_whose_going_was_dropped_is_told_of_when_it_comes_and_goes_
         assert events[0]["sequence"] == 2, "the gap"
 
 
+async def test_a_user_whose_going_is_on_its_way_is_told_of_when_it_comes_and_goes_again() -> None:
+    """The application may never take what is on its way."""
+    refused: list[Any] = []
+
+    def refuse(content: dict[str, Any]) -> Any:
+        if len(refused) < ATTEMPTS:
+            refused.append(content)
+            return web.Response(status=500)
+        return {}
+
+    async with Application(presence=refuse) as app, hook_to(app) as (hook, _):
+        hook.changed("alice", False)
+        hook.start()
+        await app.asked(1)
+        hook.changed("alice", True)
+        hook.changed("alice", False)
+        (event,) = await app.told(1)
+        assert (event["type"], event["sequence"]) == ("offline", 2)
+
+
 async def test_what_cannot_be_delivered_at_the_end_is_dropped_and_counted() -> None:
     app = Application()  # nothing listens
     tried = asyncio.Event()

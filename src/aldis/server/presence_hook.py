@@ -70,6 +70,8 @@ class PresenceHook:
         # The latest of those of whom the application has not heard that they have gone, because that was dropped.
         self._doubtful: OrderedDict[str, None] = OrderedDict()
         self._sending: list[dict[str, Any]] = []
+        # The users of these.
+        self._on_its_way: set[str] = set()
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._process = os.urandom(8).hex()
@@ -101,6 +103,7 @@ class PresenceHook:
                 and version is None
                 and before["type"] == "online"
                 and user_id not in self._doubtful  # else it is the word that they have gone
+                and user_id not in self._on_its_way  # may never arrive
             ):
                 self.events["folded"] += 1
                 return
@@ -150,8 +153,10 @@ class PresenceHook:
             self._more.clear()
             while self._waiting:
                 self._sending = [self._take() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+                self._on_its_way = {event["user"] for event in self._sending if "user" in event}
                 await self._send()
                 self._sending = []
+                self._on_its_way.clear()
             self._idle.set()
             await self._more.wait()
 
