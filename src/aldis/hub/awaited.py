@@ -45,7 +45,8 @@ class Awaited:
     """The messages that wait, by their recipients."""
 
     def __init__(self) -> None:
-        self._of_user: dict[str, deque[Waiting]] = {}
+        self.of_user: dict[str, deque[Waiting]] = {}
+        """By users; to look at, not to change."""
         # The networks that have had them looked up.
         self._asker: dict[str, bytes] = {}
         self._of_network: dict[bytes, int] = {}
@@ -54,20 +55,17 @@ class Awaited:
         self.bytes = 0
         """What all of them take."""
 
-    def __contains__(self, user_id: str) -> bool:
-        return user_id in self._of_user
-
     def has_room(self, user_id: str, waiting: Waiting) -> bool:
         """Whether there is room for one more."""
-        size = waiting.bytes + (0 if user_id in self._of_user else USER_BYTES)
+        size = waiting.bytes + (0 if user_id in self.of_user else USER_BYTES)
         return self._of_network.get(waiting.network, 0) + size <= MOST_BYTES - self.bytes - size
 
     def add(self, user_id: str, waiting: Waiting) -> bool:
         """A message waits. Returns whether it is the first for this user, who is to be looked up now."""
-        messages = self._of_user.get(user_id)
+        messages = self.of_user.get(user_id)
         self._count(waiting.network, waiting.bytes + (0 if messages else USER_BYTES))
         if messages is None:
-            self._of_user[user_id] = deque((waiting,))
+            self.of_user[user_id] = deque((waiting,))
             self._asker[user_id] = waiting.network
             return True
         messages.append(waiting)
@@ -75,7 +73,7 @@ class Awaited:
 
     def looked_up(self, user_id: str, *, known: bool) -> None:
         """Nothing waits for this user any more; `known`: it is known where it is. `take` its messages."""
-        if user_id in self._of_user:
+        if user_id in self.of_user:
             self._looked_up[user_id] = known
 
     @property
@@ -86,13 +84,13 @@ class Awaited:
     def take(self) -> tuple[bool, list[Waiting]]:
         """Take out the next messages of one user, and whether it is known where it is."""
         user_id, known = next(iter(self._looked_up.items()))
-        messages = self._of_user[user_id]
+        messages = self.of_user[user_id]
         taken = [messages.popleft() for _ in range(min(AT_ONCE, len(messages)))]
         del self._looked_up[user_id]
         if messages:
             self._looked_up[user_id] = known  # behind the others
         else:
-            del self._of_user[user_id]
+            del self.of_user[user_id]
             self._count(self._asker.pop(user_id), -USER_BYTES)
         for each in taken:
             self._count(each.network, -each.bytes)
