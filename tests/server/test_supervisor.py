@@ -85,3 +85,26 @@ async def test_settings_that_meet_a_bug_keep_no_later_ones_from_being_read(
             reread.clear()
         running._stop_all()
         assert await code == 0
+
+
+# A report of a newer release, and something that is no report of any.
+_GARBAGE = """
+import socket, sys, time
+line = socket.socket(fileno=int(sys.argv[1]))
+line.sendall(b"\\0\\0\\0\\x0c\\x81\\xa6report\\xa3new")
+line.sendall(b"\\0\\0\\0\\1\\xc1")
+time.sleep(3600)
+"""
+
+
+async def test_a_worker_that_says_what_nobody_can_read_is_killed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was not heard any more, and no word said so: killed after two minutes, or never once it had served."""
+    monkeypatch.setattr(supervisor, "_command", lambda: ([sys.executable, "-c", _GARBAGE], dict(os.environ)))
+    config = ServerConfig(redis="redis://127.0.0.1:1", workers=2, port=0, admin_port=None, stun_port=0)
+    running = Supervisor(config, ActivatedSockets(), Notifier({}), configure_log=lambda _: None)
+    async with asyncio.timeout(PATIENCE):
+        assert await running.run() != 0
+    (said, *_) = [record for record in caplog.records if "nobody can read" in record.getMessage()]
+    assert "malformed" in str(said.__dict__), "what is only new is ignored"

@@ -295,14 +295,28 @@ class Supervisor:
             self._workers[number] = worker
             if number in self._supervision.ending:  # it was told so before it could hear it
                 self._order(number, replaced=False)
-            with suppress(msgspec.DecodeError):
-                while (report := await receive(reader, WorkerReport)) is not None:
-                    self._hear(worker, report)
+            await self._listen(worker, reader)
             code = await self._end_of(worker)
             worker.writer.close()
             del self._workers[number]
             self._tell_end(worker, code)
         self._carry_out(self._supervision.ended(number, code, monotonic()))
+
+    async def _listen(self, worker: _Worker, reader: asyncio.StreamReader) -> None:
+        """Hear what a worker reports, until it has ended."""
+        while True:
+            try:
+                report = await receive(reader, WorkerReport)
+            except msgspec.ValidationError:  # a report of another release
+                continue
+            except (msgspec.DecodeError, RecursionError) as error:
+                text = "a worker says what nobody can read, and is killed"
+                log.error(text, **self._of(worker.number), reason=str(error))  # noqa: TRY400 - no traceback is of use
+                self._signal(worker.number, signal.SIGKILL)
+                return
+            if report is None:
+                return
+            self._hear(worker, report)
 
     async def _end_of(self, worker: _Worker) -> int:
         """The exit code of a worker whose line has ended: it serves nobody any more, and nobody can tell it to stop."""
