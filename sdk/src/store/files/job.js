@@ -54,6 +54,18 @@ export const newId = () => toBase64url(randomBytes(ID_BYTES));
  * @property {(peer: PeerDevice) => void} over A transfer with it is over.
  */
 
+/** Those with one peer that are not over, in the order in which they were begun. @extends {Set<Job>} */
+export class Jobs extends Set {
+  /** Of these, those that the other side knows of: few, however many wait. @type {Set<Job>} */
+  told = new Set();
+
+  /** @override @param {Job} job */
+  delete(job) {
+    this.told.delete(job);
+    return super.delete(job);
+  }
+}
+
 export class Job {
   /** Its name between the two programs; the application knows the first one. */
   id;
@@ -97,7 +109,7 @@ export class Job {
    * @param {PeerDevice} peer
    * @param {Omit<FileOffer, 'type'>} offer
    * @param {Blob | null} file What is sent; null when it is received.
-   * @param {Set<Job>} all Those with this peer that are not over.
+   * @param {Jobs} all
    * @param {JobOwner} owner
    */
   constructor(peer, offer, file, all, owner) {
@@ -107,6 +119,7 @@ export class Job {
     this.announced = !file;
     this.peer = peer;
     this.#all = all.add(this);
+    if (!file) all.told.add(this);
     this.#owner = owner;
     this.#offer = offer;
     this.#isChecked = !file && !!offer.version;
@@ -144,7 +157,7 @@ export class Job {
    * It is for another device now.
    *
    * @param {PeerDevice} peer
-   * @param {Set<Job>} all
+   * @param {Jobs} all
    */
   move(peer, all) {
     this.#all.delete(this);
@@ -290,6 +303,7 @@ export class Job {
     const { size, version = '', manifest } = this.#offer;
     const { id } = this;
     this.announced = true;
+    this.#all.told.add(this);
     this.#isChecked = isChecked;
     this.#skips = skips;
     this.#kept?.bind(this.peer.name);
@@ -306,6 +320,7 @@ export class Job {
   restarted(left) {
     if (!this.file || !this.#isChecked) return false;
     this.announced = false;
+    this.#all.told.delete(this);
     if (left) this.id = newId();
     this.#move('offered', 0);
     this.outgoing = null;
@@ -361,7 +376,7 @@ export class Job {
 
   /** Those to this peer that are accepted, and not over. */
   get sending() {
-    return [...this.#all].filter((each) => each.file && each.isRunning);
+    return [...this.#all.told].filter((each) => each.file && each.isRunning);
   }
 
   /**

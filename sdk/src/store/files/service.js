@@ -17,7 +17,7 @@ import { FeatureMissing, PeerBlocked, SignalingError, StateError, TransferFailed
 import { FILES, FILES_2, FILES_3 } from '../../protocol/names.js';
 import { safeType } from './disk.js';
 import { folderOf, openFolder } from './folder.js';
-import { Job, newId } from './job.js';
+import { Job, Jobs, newId } from './job.js';
 import { KeptTransfers } from './kept.js';
 import { Leftovers } from './leftovers.js';
 import { MAX_MANIFEST } from './manifest.js';
@@ -47,7 +47,7 @@ export class FileService {
   #restored = false;
   /** What has arrived, and is in the journal until the application has it. @type {Set<Transfer>} */
   #held = new Set();
-  /** @type {Map<PeerDevice, Set<Job>>} Those that are not over, in the order in which they were begun. */
+  /** @type {Map<PeerDevice, Jobs>} */
   #jobs = new Map();
 
   /**
@@ -216,27 +216,29 @@ export class FileService {
   connected(peer) {
     const { features } = peer;
     if (!features) return;
-    const sending = this.#of(peer).filter(({ file }) => file);
-    let announced = sending.filter((job) => job.announced).length;
     if (peer.relayOnly) this.notDirect(peer);
-    sending.forEach(({ stir }) => stir()); // it may have waited for this path
-    for (const job of sending) {
+    const told = this.#told(peer);
+    let announced = told.filter(({ file }) => file).length;
+    told.forEach(({ stir }) => stir()); // it may have waited for this path
+    for (const job of this.#jobs.get(peer) ?? []) {
+      if (announced >= MAX_OPEN) break;
       if (job.announced || job.isOver || job.isTooLarge) continue;
       const isChecked = features.includes(FILES_2);
       const missing = features.includes(FILES) ? !isChecked && job.transfer.isFolder && FILES_2 : FILES;
       if (missing) job.end('failed', new FeatureMissing(peer.userId, missing));
-      else if (announced++ < MAX_OPEN) job.announce(isChecked, features.includes(FILES_3));
+      else job.announce(isChecked, features.includes(FILES_3));
+      announced += +job.announced;
     }
   }
 
   /** A session of the relay begins, and carries the messages from now on. Only while no channel is open. @param {PeerDevice} peer */
   relayed(peer) {
-    for (const { outgoing } of this.#of(peer)) outgoing?.relayed();
+    for (const { outgoing } of this.#told(peer)) outgoing?.relayed();
   }
 
   /** The peer has acknowledged something. @param {PeerDevice} peer */
   acknowledged(peer) {
-    for (const { outgoing } of this.#of(peer)) outgoing?.acknowledged();
+    for (const { outgoing } of this.#told(peer)) outgoing?.acknowledged();
   }
 
   /** There is no direct path: what is too large for the relay, and was not offered yet, fails. @param {PeerDevice} peer */
@@ -273,7 +275,7 @@ export class FileService {
    * @param {ControlMessage} control
    */
   received(peer, control) {
-    const all = this.#of(peer);
+    const all = this.#told(peer);
     const known = all.find(({ id }) => id === control.id);
     if (known) {
       known.received(control);
@@ -320,6 +322,11 @@ export class FileService {
     return [...(this.#jobs.get(peer) ?? [])];
   }
 
+  /** @param {PeerDevice} peer Those that the other side knows of: few, however many wait. */
+  #told(peer) {
+    return [...(this.#jobs.get(peer)?.told ?? [])];
+  }
+
   /**
    * @param {PeerDevice} peer
    * @param {Omit<FileOffer, 'type'>} offer
@@ -331,18 +338,18 @@ export class FileService {
 
   /** @param {PeerDevice} peer */
   #all(peer) {
-    const all = this.#jobs.get(peer) ?? new Set();
+    const all = this.#jobs.get(peer) ?? new Jobs();
     this.#jobs.set(peer, all);
     return all;
   }
 
   /** @param {PeerDevice} peer A transfer with it is over. */
   over(peer) {
-    const others = this.#of(peer);
-    if (!others.length) this.#jobs.delete(peer);
-    others.forEach(({ stir }) => stir()); // it may be their turn now
+    const others = this.#all(peer);
+    if (!others.size) this.#jobs.delete(peer);
+    others.told.forEach(({ stir }) => stir()); // it may be their turn now
     // Not from within: the end of one that is not offered would be the end of the next one.
-    if (others.some(({ announced }) => !announced)) queueMicrotask(() => this.connected(peer));
+    if (others.size > others.told.size) queueMicrotask(() => this.connected(peer));
     peer.reconsider();
   }
 }

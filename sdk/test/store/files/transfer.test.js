@@ -10,6 +10,7 @@ import {
   UsageError,
 } from '../../../src/errors.js';
 import { MAX_PIECE, decodeControl, encodeControl } from '../../../src/store/messages/control.js';
+import { Jobs } from '../../../src/store/files/job.js';
 import { encodePiece } from '../../../src/store/files/piece.js';
 import { AT_ONCE, CONFIRM, MAX_OPEN, WINDOW } from '../../../src/store/files/window.js';
 import { ID, Side, pair, fileOf, settle, until, piece, offer, offered } from '../../support/transfers.js';
@@ -393,6 +394,27 @@ test('an offer too many waits until another one is over', async () => {
   all[3]?.cancel();
   await until(() => incoming.length === MAX_OPEN + 1);
   assert.equal(incoming.at(-1).id, all.at(-1)?.id);
+});
+
+test('files that wait for their turn cost nothing with what is said about the others', async (t) => {
+  const side = new Side();
+  const all = Array.from({ length: 4 * MAX_OPEN }, () => side.transfers.send(side.peer, fileOf(1).file));
+  side.take();
+  let most = 0;
+  Jobs.prototype[Symbol.iterator] = function* () {
+    const waiting = Set.prototype.values.call(this);
+    let looked = 0;
+    for (let next; !(next = waiting.next()).done; yield next.value) most = Math.max(most, ++looked);
+  };
+  t.after(() => void delete (/** @type {any} */ (Jobs.prototype)[Symbol.iterator]));
+  side.hear({ type: 'file-accept', id: all[0]?.id });
+  await until(() => side.take().some((message) => message?.type === 'piece'));
+  side.transfers.acknowledged(side.peer);
+  side.hear({ type: 'file-received', id: all[0]?.id, bytes: 1 });
+  await settle();
+  assert.equal(all[0]?.state, 'done');
+  assert.ok(side.take().some((message) => message?.id === all[MAX_OPEN]?.id));
+  assert.ok(most <= MAX_OPEN + 1, `${most}`);
 });
 
 test('many files that wait for a peer which takes none all fail', async () => {
