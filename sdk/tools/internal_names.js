@@ -13,7 +13,7 @@ const NAMES = `
   deliveries dialer directClosed directFeatures directOpened doubt drained dropRestoredWatches effects expect fail feed
   fileLimit filled findDevice fingerprints flying follow forAny forgetDevice formerNonces fragments frozen giveUp gone
   granted greeted greeting hadRelay handedOver handOver hangUp hasLeft hasRoom hasten hasWaiting healSeconds heard
-  helloSent here holdBack holds hushed inbox incoming isCurrent isGood isKept isNewProgram isOver isRunning isSilent
+  helloSent here holdBack holds hushed inbox incoming isCurrent isGood isKept isNewProgram isOpen isOver isRunning isSilent
   isTooLarge isUrgent iterate joining keep keeps keptHere keyChanged known knows leaving leftovers letGo limited
   loadServices look lose made mailbox makeDeviceRoom maxMessage mayGo mayRenew moved movedTo named needsAttempt
   needServer newestSent nextDeadline nextFrame nextLookup noPath notBefore obey ofConnection offended offerDeadline

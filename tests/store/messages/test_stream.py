@@ -190,6 +190,17 @@ async def test_giving_up_fails_what_is_not_acknowledged_and_nothing_else() -> No
     assert side.talk.hello().next == 3
 
 
+@pytest.mark.parametrize("addressed", [True, False])
+def test_a_newest_message_that_has_failed_does_not_stand_for_older_ones_that_wait(addressed: bool) -> None:
+    side = Side()
+    older, newest = (side.talk.send(Content.TEXT, b"x", addressed=addressed) for _ in range(2))
+    side.talk.send(Content.CONTROL, b"something")
+    newest.queued_at = 0
+    assert side.talk.expire(1)
+    assert newest.expired
+    assert side.talk.last == [older]
+
+
 def test_the_newest_message_to_the_device_counts_beside_the_newest_to_the_user() -> None:
     side, other = Side(), Side()
     ours = [side.talk.send(Content.TEXT, b"x", addressed=True) for _ in range(2)]

@@ -68,8 +68,7 @@ export class FileService {
 
   /** Those that are not over, and those that have arrived and are held. */
   get transfers() {
-    const jobs = [...this.#jobs.values()].flatMap((all) => [...all]);
-    return [...this.#held, ...jobs.flatMap((job) => (job.isSilent ? [] : job.transfer))];
+    return [...this.#held, ...this.#open.flatMap((job) => (job.isSilent ? [] : job.transfer))];
   }
 
   /**
@@ -217,17 +216,19 @@ export class FileService {
     const { features } = peer;
     if (!features) return;
     if (peer.relayOnly) this.notDirect(peer);
-    const told = this.#told(peer);
-    let announced = told.filter(({ file }) => file).length;
-    told.forEach(({ stir }) => stir()); // it may have waited for this path
+    let announced = 0;
+    for (const { stir, file } of this.#told(peer)) {
+      if (file) announced++;
+      stir(); // it may have waited for this path
+    }
     for (const job of this.#jobs.get(peer) ?? []) {
       if (announced >= MAX_OPEN) break;
-      if (job.announced || job.isOver || job.isTooLarge) continue;
+      if (job.announced || job.isTooLarge) continue;
       const isChecked = features.includes(FILES_2);
       const missing = features.includes(FILES) ? !isChecked && job.transfer.isFolder && FILES_2 : FILES;
       if (missing) job.end('failed', new FeatureMissing(peer.userId, missing));
       else job.announce(isChecked, features.includes(FILES_3));
-      announced += +job.announced;
+      if (job.announced) announced++;
     }
   }
 
@@ -314,7 +315,7 @@ export class FileService {
   }
 
   get #open() {
-    return [...this.#jobs.keys()].flatMap((peer) => this.#of(peer));
+    return [...this.#jobs.values()].flatMap((all) => [...all]);
   }
 
   /** @param {PeerDevice} peer */

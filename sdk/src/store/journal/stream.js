@@ -65,7 +65,6 @@ export class JournalStream extends MessageStream {
   #loaded = false;
   /** Whether the stream is of this run, or the other side has said how far it has come. */
   #current = true;
-  #open = false;
 
   /**
    * @param {StreamOwner} owner
@@ -94,7 +93,7 @@ export class JournalStream extends MessageStream {
       times.set(delivery, at);
       Delivery.reach(delivery, STORED);
       this.#rows.add(number);
-      this.queue(delivery, true, !movable);
+      this.queue(delivery, movable);
     }
     for (const each of more) this.#append(each);
     this.expire();
@@ -114,7 +113,7 @@ export class JournalStream extends MessageStream {
       const delivery = new Delivery(userId, this.#out.put(content, data), movable ? null : name);
       times.set(delivery, at);
       Delivery.reach(delivery, STORED);
-      this.queue(delivery, true, !movable);
+      this.queue(delivery, movable);
       this.accepted(delivery);
     }
   }
@@ -258,7 +257,7 @@ export class JournalStream extends MessageStream {
       const movable = this.forAny.delete(number);
       if (isControl(message) || delivery.stored) {
         Object.assign(delivery, { sequence: this.#out.put(message.content, message.data) });
-        this.queue(delivery, !isControl(message), !movable);
+        this.queue(delivery, movable);
         this.accepted(delivery);
       } else {
         lost.push(delivery);
@@ -356,7 +355,7 @@ export class JournalStream extends MessageStream {
   /** Give up the messages that have waited for too long, unless there is a channel. */
   expire() {
     this.#journal.lookAtClock();
-    if (this.#open) return;
+    if (this.#out.isOpen) return;
     const { queueAge } = this.seams.limits;
     const oldest = Date.now() - queueAge * 1000;
     const old = [...this.#rows].flatMap((number) => {
@@ -402,7 +401,7 @@ export class JournalStream extends MessageStream {
       const sequence = this.#out.put(content, data);
       if (!delivery) continue;
       Object.assign(delivery, { sequence });
-      this.queue(delivery, !isControl({ content, data }), !movable.has(number));
+      this.queue(delivery, movable.has(number));
       this.accepted(delivery);
     }
   }
@@ -433,7 +432,7 @@ export class JournalStream extends MessageStream {
       this.#renew(newestSent);
       throw new ProtocolViolation('it has messages of ours that our journal does not know: another stream begins');
     }
-    this.#open = this.#current = true;
+    this.#current = true;
     if (this.#sent !== undefined) {
       this.#out.most = this.#sent;
       this.#sent = undefined;
@@ -445,7 +444,6 @@ export class JournalStream extends MessageStream {
 
   /** @override */
   closed() {
-    this.#open = false;
     super.closed();
     this.expire();
   }

@@ -51,7 +51,8 @@ export class Outbox {
   /** How many control messages are not acknowledged yet. */
   controls = 0;
   #voids = 0;
-  #open = false;
+  /** Whether a channel takes messages. */
+  isOpen = false;
   // On the current channel: the message that is next or being sent, what is left of its frames (the next one last), and
   // the size of those that are unacknowledged, itself included once begun.
   current = 1;
@@ -157,19 +158,19 @@ export class Outbox {
    */
   opened(received) {
     const newly = received?.stream === this.stream ? this.#cover(received.sequence) : [];
-    if (!this.#open) this.#begin();
-    this.#open = true;
+    if (!this.isOpen) this.#begin();
+    this.isOpen = true;
     return newly;
   }
 
   /** Send behind our HELLO, before the other side's has come. What it has already it skips. */
   begin() {
-    this.#open = true;
+    this.isOpen = true;
   }
 
   /** The channel is gone, and what was under way on it too. Harmless when none is open. */
   closed() {
-    this.#open = false;
+    this.isOpen = false;
     this.#begin();
     this.#flying = 0;
   }
@@ -181,7 +182,7 @@ export class Outbox {
    */
   nextFrame() {
     if (!this.#frames.length) {
-      const message = this.#open && this.unacknowledged.get(this.current);
+      const message = this.isOpen && this.unacknowledged.get(this.current);
       const begun = this.current - this.acknowledged - 1;
       if (!message || begun >= WINDOW_MESSAGES || this.#flying >= WINDOW_BYTES) return null;
       // A piece of a file with its header makes two frames: each costs both ends.
@@ -209,7 +210,7 @@ export class Outbox {
    * @throws {ProtocolViolation} for a message that was never sent whole.
    */
   acknowledge(sequence) {
-    return this.#open ? this.#cover(sequence) : [];
+    return this.isOpen ? this.#cover(sequence) : [];
   }
 
   /** @param {number} sequence */

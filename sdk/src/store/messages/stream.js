@@ -76,8 +76,6 @@ export class MessageStream {
   deliveries = new Map();
   /** @type {Set<number>} those that are for any device of the user, in order */
   forAny = new Set();
-  /** @type {Record<number, Delivery>} the newest of the application's messages: 0 for any device, 1 for this one */
-  #newest = {};
   /** How many HELLOs there were. */
   hellos = 0;
   /** @type {(() => void) | null} cancels the acknowledgement that waits */
@@ -114,9 +112,18 @@ export class MessageStream {
     return this.inbox.position()?.stream;
   }
 
-  /** The deliveries of the newest of these messages; all others come before one of them, or fail with it. */
+  /**
+   * The deliveries of the newest of these messages, of those for any device and of those for this one: all others come before
+   * one of them, or fail with it.
+   */
   get last() {
-    return this.queued ? Object.values(this.#newest) : [];
+    /** @type {Record<number, Delivery>} */
+    const last = {};
+    for (const [number, delivery] of this.deliveries) {
+      const isControl = this.outbox.unacknowledged.get(number)?.content === Content.CONTROL;
+      if (!isControl) last[+this.forAny.has(number)] = delivery;
+    }
+    return Object.values(last);
   }
 
   /**
@@ -138,7 +145,7 @@ export class MessageStream {
       throw new QueueFull(userId, waiting, size);
     }
     const delivery = new Delivery(userId, this.outbox.put(content, data), addressed ? name : null);
-    this.queue(delivery, !isControl, addressed);
+    this.queue(delivery, !isControl && !addressed);
     this.accepted(delivery);
     this.pump();
     return delivery;
@@ -161,7 +168,6 @@ export class MessageStream {
   withdraw() {
     const numbers = [...this.forAny];
     this.forAny.clear();
-    delete this.#newest[0];
     return this.outbox.withdraw(numbers).map((message, index) => {
       const number = /** @type {number} */ (numbers[index]);
       const delivery = /** @type {Delivery} */ (this.deliveries.get(number));
@@ -189,7 +195,7 @@ export class MessageStream {
    */
   takeOver(withdrawn) {
     for (const [delivery, { content, data }] of withdrawn) {
-      this.queue(Object.assign(delivery, { sequence: this.outbox.put(content, data) }), true, false);
+      this.queue(Object.assign(delivery, { sequence: this.outbox.put(content, data) }), true);
       this.accepted(delivery);
     }
     this.pump();
@@ -197,15 +203,12 @@ export class MessageStream {
 
   /**
    * @param {Delivery} delivery
-   * @param {boolean} counts It is a message of the application.
-   * @param {boolean} addressed
+   * @param {boolean} movable It is for any device of the user.
    */
-  queue(delivery, counts, addressed) {
+  queue(delivery, movable) {
     const { sequence } = delivery;
     this.deliveries.set(sequence, delivery);
-    if (!counts) return;
-    this.#newest[+addressed] = delivery;
-    if (!addressed) this.forAny.add(sequence);
+    if (movable) this.forAny.add(sequence);
   }
 
   /**
@@ -217,7 +220,6 @@ export class MessageStream {
   fail(reason, error) {
     this.outbox.clear();
     this.forAny.clear();
-    this.#newest = {};
     const deliveries = [...this.deliveries.values()];
     this.deliveries.clear();
     for (const delivery of deliveries) {

@@ -3,7 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { decode } from '../../../src/protocol/channel.js';
 import * as Content from '../../../src/protocol/kinds.js';
+import { JournalError } from '../../../src/errors.js';
 import { isControl, JournalInbox, JournalOutbox } from '../../../src/store/journal/queues.js';
+import { JournalStream } from '../../../src/store/journal/stream.js';
+import { storeLimits } from '../../../src/store/state.js';
 
 const bytes = (text) => new TextEncoder().encode(text);
 const message = (text) => ({ content: Content.TEXT, data: bytes(text) });
@@ -16,6 +19,21 @@ function sent(outbox) {
     outbox.sent();
   }
   return numbers;
+}
+
+/** A stream to one device, with a journal that says nothing by itself. */
+function streamOf() {
+  const nothing = () => {};
+  const journal = {
+    write: nothing,
+    accepted: nothing,
+    notBeyond: nothing,
+    lookAtClock: nothing,
+    waiting: [0, 0],
+    run: 'r',
+  };
+  const seams = { limits: storeLimits(), path: { sendFrame: () => true } };
+  return new JournalStream({ userId: 'bob', name: null }, seams, journal, []);
 }
 
 test('a message is sent when it is stored', () => {
@@ -92,4 +110,29 @@ test('what has arrived counts as handed over when it is stored, and what is bein
 test('what programs say to each other is told apart', () => {
   assert.equal(isControl({ content: Content.CONTROL, data: bytes('c') }), true);
   assert.equal(isControl(message('m')), false);
+});
+
+for (const addressed of [false, true]) {
+  const which = addressed ? 'the device' : 'the user';
+  test(`a newest message to ${which} that has failed does not stand for older ones that wait`, () => {
+    const stream = streamOf();
+    const older = stream.send(Content.TEXT, bytes('a'), addressed);
+    stream.stored(1);
+    const newest = stream.send(Content.TEXT, bytes('b'), addressed);
+    stream.send(Content.CONTROL, bytes('c'));
+    stream.notStored(new JournalError('j', 'is full'));
+    assert.ok(newest.done);
+    assert.deepEqual(stream.last, [older]);
+  });
+}
+test('what is being sent through the server does not expire before the other side has said HELLO', (t) => {
+  const stream = streamOf();
+  const delivery = stream.send(Content.TEXT, bytes('a'));
+  stream.stored(1);
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 31 * 24 * 3600 * 1000 });
+  stream.hello(true);
+  stream.expire();
+  assert.ok(!delivery.done);
+  stream.closed();
+  assert.ok(delivery.done);
 });

@@ -123,7 +123,6 @@ class MessageStream:
         self._inbox = Inbox()
         self._deliveries: dict[int, Delivery] = {}
         self._movable: dict[int, None] = {}  # the numbers of those that are for any device of the user, in order
-        self._last_here: Delivery | None = None  # of the application's messages that are for this device
         self._acknowledging: Timer | None = None
 
     # --- sending --------------------------------------------------------------------------------------------------
@@ -141,12 +140,17 @@ class MessageStream:
 
     @property
     def last(self) -> list[Delivery]:
-        """The deliveries of the newest message that may move and of the newest that stays, as far as they are not
-        acknowledged. All others come before these, or fail with them."""
+        """The deliveries of the newest message that may move and of the newest that stays, of those that wait. All
+        others come before these, or fail with them."""
         last = [self._deliveries[number] for number in itertools.islice(reversed(self._movable), 1)]
-        if self._last_here is not None and not self._last_here.done:
-            last.append(self._last_here)
-        return last
+        here = (
+            delivery
+            for number, delivery in reversed(self._deliveries.items())
+            if number not in self._movable
+            and (found := self._outbox.content(number)) is not None
+            and found[0] is not Content.CONTROL
+        )
+        return last + list(itertools.islice(here, 1))
 
     def send(self, content: Content, data: bytes, *, addressed: bool = False) -> Delivery:
         """Queue a message, and send it when it is its turn. `addressed`: it is for this device and no other. Raises
@@ -165,8 +169,6 @@ class MessageStream:
             self._journal.check_room(len(data))
         device = owner.name if addressed else None
         delivery = Delivery.made(owner.user_id, device, self._now(), stored=not self._journaled)
-        if addressed:
-            self._last_here = delivery
         self._put(delivery, content, data, movable=not (addressed or is_control))
         self.pump()
         return delivery
@@ -353,8 +355,6 @@ class MessageStream:
             self._deliveries[number] = delivery
             if message.movable:
                 self._movable[number] = None
-            else:
-                self._last_here = delivery
 
     def stored(self, number: int) -> None:
         """The journal has all messages up to `number`."""
