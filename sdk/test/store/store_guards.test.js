@@ -11,6 +11,8 @@ import {
 } from '../../src/errors.js';
 import { Identity } from '../../src/identity/keys.js';
 import { MemoryPins } from '../../src/identity/pins.js';
+import { withGlobal } from '../support/platform.js';
+import { PeerSignaling } from '../../src/store/peers/signaling.js';
 import { startServer } from '../support/server.js';
 import { untilPeer, World } from '../support/stores.js';
 
@@ -110,6 +112,26 @@ for (const [what, close, Fault] of [
     assert.deepEqual(bob.state.peers, Object.create(null));
   });
 }
+
+test('a store that is closed just as its login is done leaves no listener behind', async (t) => {
+  const { world, names } = await scene(t, {});
+  const listeners = new Set();
+  const store = world.make({});
+  const { start } = PeerSignaling.prototype;
+  t.mock.method(PeerSignaling.prototype, 'start', async function (/** @type {Identity} */ identity) {
+    await start.call(this, identity);
+    void store.disconnect();
+  });
+  const add = (_, listener) => listeners.add(listener);
+  const remove = (_, listener) => listeners.delete(listener);
+  const connect = () => store.connectToSignaling(server.url, `${names[0]}-b`);
+  await withGlobal('addEventListener', add, () =>
+    withGlobal('removeEventListener', remove, () =>
+      assert.rejects(connect(), StateError).finally(() => store.disconnect()),
+    ),
+  );
+  assert.deepEqual([...listeners], []);
+});
 
 test('what a callback asks for while the store closes is refused, and closing comes to its end', async (t) => {
   const {

@@ -140,6 +140,7 @@ export class PeerManager {
       const identity = (this.setup.identity = await (this.setup.identity ?? Identity.generate()));
       this.peers.forEach((peer) => this.#loadPin(peer));
       await signaling.start(identity);
+      if (this.closed) throw new StateError(CLOSED);
     } catch (error) {
       if (!this.closed) {
         this.signaling = null;
