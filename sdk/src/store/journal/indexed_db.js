@@ -235,7 +235,9 @@ export class IndexedDBBackend {
       case 'InvalidStateError':
         return new JournalReadOnly(this.name, `${NOTHING_KEPT}: ${cause}`, { cause });
     }
-    if (/NO_SPACE/.test(String(cause)) || (await isFull())) return new JournalDiskFull(this.name, NO_ROOM, { cause });
+    if (/NO_SPACE/.test(String(cause)) || (await isFull(this.#fault))) {
+      return new JournalDiskFull(this.name, NO_ROOM, { cause });
+    }
     return new JournalError(this.name, `cannot be read or written: ${cause}`, { cause });
   }
 }
@@ -273,9 +275,11 @@ async function transact(database, name, mode, work, strict) {
 
 /**
  * Whether there is no room. Chromium's IndexedDB does not say so, when it cannot be opened not even in its text; its files
- * do.
+ * do, mostly. Where not even they tell, it is as full as it was.
+ *
+ * @param {JournalError | null} before What has failed last.
  */
-async function isFull() {
+async function isFull(before) {
   const name = 'aldis.room';
   try {
     const folder = await navigator.storage.getDirectory();
@@ -287,7 +291,7 @@ async function isFull() {
       await folder.removeEntry(name);
     }
   } catch (error) {
-    return /** @type {DOMException} */ (error).name === 'QuotaExceededError';
+    return before instanceof JournalDiskFull || /** @type {DOMException} */ (error).name === 'QuotaExceededError';
   }
   return false;
 }

@@ -104,6 +104,29 @@ test('it is opened again after a pause, since Chromium may lose a database that 
     await backend.write([['two', 2]], true);
   }));
 
+test('a disk is as full as it was where not even its files tell', () =>
+  withJournal(async ({ backend, opened }) => {
+    let says = 'QuotaExceededError';
+    const folder = { removeEntry() {}, getFileHandle: () => Promise.reject(new DOMException('no', says)) };
+    Object.assign(navigator, { storage: { getDirectory: async () => folder } });
+    const fails = async (/** @type {string} */ name) => {
+      time += PAUSE;
+      await assert.rejects(backend.write([['one', 1]], true), { name });
+    };
+    const mend = openingFails();
+    await closedByBrowser(opened[0]);
+    await fails('JournalDiskFull');
+    says = 'UnknownError';
+    await fails('JournalDiskFull');
+    folder.getFileHandle = async () => ({ createWritable: async () => ({ write() {}, close() {} }) });
+    await fails('JournalError');
+    folder.getFileHandle = () => Promise.reject(new DOMException('no', says));
+    await fails('JournalError');
+    mend();
+    time += PAUSE;
+    await backend.write([['one', 1]], true);
+  }));
+
 test('a write while the browser closes the database is made with the next connection', () =>
   withJournal(async ({ backend, opened }) => {
     opened[0].transaction = () => {
