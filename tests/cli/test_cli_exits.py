@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from aldis import errors
+from aldis.backends.base import DatabaseUnavailable
 from aldis.cli.exits import MEANINGS, ExitCode, exit_code_of, explain
 
 KEY = bytes(32)
@@ -57,3 +58,5 @@ def test_what_can_be_done_is_said() -> None:
     full = errors.RequestFailed("over-capacity", "16 devices are online", temporary=True, retry_after=30.0)
     assert "End one of them, or try again in 30 s" in explain(full)
     assert "aldis doctor" in explain(errors.ServerUnreachable("ws://x", "refused"))
+    # Servers of a cluster name theirs with --redis.
+    assert "--redis or --directory" in explain(DatabaseUnavailable("Redis at x cannot be reached"))

@@ -137,7 +137,10 @@ def _hint(error: AldisError) -> str | None:
                 "  that you made then, with `aldis directory restore` (of a PostgreSQL with its own tools)."
             )
         case DatabaseUnavailable():
-            return "Does the database run, and is the URL in --directory (or ALDIS_DIRECTORY) right? Its log says more."
+            return (
+                "Does the database run, and is the URL in --redis or --directory (ALDIS_REDIS, ALDIS_DIRECTORY)\n"
+                "  right? Its log says more."
+            )
         case DirectoryUnavailable():
             return "--data (or ALDIS_DATA) names another directory; `--data :memory:` keeps nothing."
         case JournalInUse():
