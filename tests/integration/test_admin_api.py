@@ -497,7 +497,13 @@ async def test_the_token_is_a_file_that_only_its_owner_reads(tmp_path: Path) -> 
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
         path.write_text("another token\n")
         refused = await command(server, tmp_path, "admin", "stats")
-        assert (refused.returncode, refused.stderr) == (4, "aldis: the admin token is missing or wrong\n")
+        assert refused.returncode == 4
+        assert re.fullmatch(
+            rf"aldis: the server at http://\S+:\d+ has another admin token than {re.escape(str(path))}; .*--data.*\n",
+            refused.stderr,
+        )
+        watched = await command(server, tmp_path, "top", "--times", "1")
+        assert (watched.returncode, watched.stderr) == (4, refused.stderr)
         path.unlink()
         missing = await command(server, tmp_path, "admin", "stats")
         assert missing.returncode == 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from argparse import ArgumentTypeError, Namespace
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
@@ -94,7 +95,7 @@ class AdminClient:
 
     def __init__(self, arguments: AdminArguments) -> None:
         """Raises `UsageError` when there is no token, `ConfigError` when a settings file is no such file."""
-        self._url, self._token = _from_config(arguments)
+        self._url, self._token, self._source = _from_config(arguments)
         # The admin port is on this machine, or reached by a tunnel: never by way of a proxy for the web.
         self._opener = build_opener(ProxyHandler({}))
 
@@ -111,16 +112,24 @@ class AdminClient:
                 answer: dict[str, Any] = json.loads(reply.read(_MAX_REPLY))
                 return answer
         except HTTPError as error:
-            raise AdminRefused(error.code, _why(error)) from None
+            raise AdminRefused(error.code, self._why(error)) from None
         except (URLError, OSError, HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             raise AdminUnreachable(self._url, getattr(reason, "strerror", None) or str(reason)) from None
 
+    def _why(self, error: HTTPError) -> str:
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            return (
+                f"the server at {self._url} has another admin token than {self._source}; name its data directory with "
+                "--data, its settings with --config, or a file that has its token with --token-file"
+            )
+        return _why(error)
 
-def _from_config(arguments: AdminArguments) -> tuple[str, str]:
-    """The URL of the admin port and the token, as the server with these settings has them."""
+
+def _from_config(arguments: AdminArguments) -> tuple[str, str, str]:
+    """The URL of the admin port, the token, and where that is from, as the server with these settings has them."""
     if arguments.config is None:
-        return arguments.admin or DEFAULT_ADMIN, _token(arguments, "", arguments.data)
+        return arguments.admin or DEFAULT_ADMIN, *_token(arguments, "", arguments.data)
 
     from aldis.server.config import load_config  # takes a while, and most calls need none
 
@@ -129,15 +138,18 @@ def _from_config(arguments: AdminArguments) -> tuple[str, str]:
         raise UsageError(f"{arguments.config} does not say where the admin port is; name its URL with --admin")
     host = _TO_DIAL.get(config.admin_host, config.admin_host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{config.admin_port}"
-    return arguments.admin or url, _token(arguments, config.admin_token, config.data)
+    return arguments.admin or url, *_token(arguments, config.admin_token, config.data)
 
 
-def _token(arguments: AdminArguments, password: str, data: str | None) -> str:
-    if arguments.token_file is None and (password or os.environ.get("ALDIS_ADMIN_TOKEN")):
-        return _checked(password or os.environ["ALDIS_ADMIN_TOKEN"].strip())
+def _token(arguments: AdminArguments, password: str, data: str | None) -> tuple[str, str]:
+    """The token, and where it is from. `password` is that of the settings, which have the environment's too."""
+    if arguments.token_file is None and (from_environment := os.environ.get("ALDIS_ADMIN_TOKEN", "").strip()):
+        return _checked(from_environment), "ALDIS_ADMIN_TOKEN"
+    if arguments.token_file is None and password:
+        return _checked(password), str(arguments.config)
     path = arguments.token_file or (expand(data) if data else data_directory()) / TOKEN_FILE
     try:
-        return _checked(path.read_text(encoding="ascii").strip())
+        return _checked(path.read_text(encoding="ascii").strip()), str(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         why = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {reason}"
