@@ -388,3 +388,14 @@ def test_several_domains_can_be_given_one_by_one(tmp_path: Path) -> None:
     words = ("--data", str(tmp_path / "data"), "--acme-agree-tos")
     _, text = checked(tmp_path, *words, "--acme-domain", "a.invalid", "--acme-domain", "b.invalid,c.invalid")
     assert [name for name in ("a", "b", "c") if f"{name}.invalid has no address" in text] == ["a", "b", "c"]
+
+
+def test_an_admin_token_that_others_can_read_is_noted(tmp_path: Path) -> None:
+    words = ("--port", str(free_port()), "--data", str(tmp_path))
+    token = tmp_path / "admin-token"
+    token.write_text("secret\n")
+    token.chmod(0o644)
+    code, text = checked(tmp_path, *words)
+    assert (code, f"note   data: others can read {token}, " in text) == (0, True)
+    token.chmod(0o600)
+    assert "others can read" not in checked(tmp_path, *words)[1]

@@ -28,6 +28,8 @@ from aldis.cli.serve import Arguments, declare_settings
 from aldis.cli.text import safe_line
 from aldis.errors import ConfigError
 from aldis.protocol.hosts import is_this_machine
+from aldis.server.admin_token import FILE_NAME as TOKEN_NAME
+from aldis.server.admin_token import readable_by_others
 from aldis.server.ban_file import FILE_NAME as BANS_NAME
 from aldis.server.ban_file import BanFile
 from aldis.server.config import MEMORY, RELOADABLE, SETTINGS, STUN_PORT, ServerConfig, load_config
@@ -402,6 +404,8 @@ def _check_files(config: ServerConfig) -> Iterator[Finding]:
         except DirectoryUnavailable as error:
             yield Finding("wrong", f"{'directory' if config.directory else 'data'}: {error}")
     if config.data != MEMORY:
+        if not config.admin_token and (doubt := readable_by_others(Path(config.data) / TOKEN_NAME)):
+            yield Finding("note", f"data: {doubt}")
         try:
             BanFile(Path(config.data) / BANS_NAME).load()
         except ConfigError as error:

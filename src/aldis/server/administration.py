@@ -8,11 +8,9 @@ done.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -307,24 +305,6 @@ class Administration:
                 await self._save()
 
         self._attempt = asyncio.create_task(save(), name="aldis-write-bans")
-
-
-def admin_token(configured: str, data: Path | None) -> str | None:
-    """The password of the admin API: the one in the settings, else one in a file of the data directory, which is made.
-
-    None for a server that keeps nothing and was given none: its API is closed. Raises `OSError`.
-    """
-    if configured or data is None:
-        return configured or None
-    path = data / "admin-token"
-    try:
-        return path.read_text(encoding="ascii").strip() or None
-    except FileNotFoundError:
-        token = os.urandom(24).hex()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(token + "\n")
-        return token
 
 
 @contextmanager

@@ -28,7 +28,8 @@ from aldis.errors import ConfigError, StateError
 from aldis.hub.hub import Hub
 from aldis.server.accounts import Accounts
 from aldis.server.addresses import AddressLimits
-from aldis.server.administration import Administration, admin_token
+from aldis.server.admin_token import admin_token
+from aldis.server.administration import Administration
 from aldis.server.admission import Admission
 from aldis.server.ban_file import FILE_NAME as BANS_NAME
 from aldis.server.ban_file import BanFile
@@ -359,12 +360,11 @@ class SignalingServer:
         from aldis.server.admin_api import AdminApi  # it loads aiohttp, as above
 
         config = self.config
-        data = None if config.data == MEMORY else Path(config.data)
+        data, admin_log = None if config.data == MEMORY else Path(config.data), get_logger("aldis.admin")
         try:
-            token = admin_token(config.admin_token, data)
+            token = admin_token(config.admin_token, data, admin_log.warning)
         except OSError as error:
             raise ConfigError("data", f"the admin token cannot be kept in {data}: {error.strerror or error}") from error
-        admin_log = get_logger("aldis.admin")
         administration = Administration(
             self.hub,
             self.connections.scheduler,
