@@ -286,7 +286,8 @@ def test_a_full_disk_is_told_of_by_the_check_and_by_a_backup(tmp_path: Path) -> 
     data = tmp_path / "data"
     data.mkdir()
     SqliteFile(tmp_path / "names.sqlite3", patience=1).create()
-    mount = f'mount -t tmpfs -o size=64k none {data}; head -c 1M /dev/zero >{data}/filler; [ ! "$1" ] || touch "$1"'
+    kept = f'[ ! "$1" ] || cp "$1" {data}/names.sqlite3'
+    mount = f"mount -t tmpfs -o size=64k none {data}; {kept}; head -c 1M /dev/zero >{data}/filler"
 
     def on_a_full_disk(file: str, *words: str) -> subprocess.CompletedProcess[str]:
         command = ["unshare", "--mount", "sh", "-c", f'{mount}; shift; exec "$@"', "sh", file, *COMMAND, *words]
@@ -297,7 +298,10 @@ def test_a_full_disk_is_told_of_by_the_check_and_by_a_backup(tmp_path: Path) -> 
     check = ("check-config", "--admin-port", "none", "--port", str(free_port()), "--data", str(data))
     done = on_a_full_disk("", *check)
     assert (done.returncode, f"wrong  data: no file can be made in {data}: No space left" in done.stdout) == (2, True)
-    done = on_a_full_disk(str(data / "names.sqlite3"), *check)
+    # An empty file is left by a server that could not begin there.
+    done = on_a_full_disk("/dev/null", *check)
+    assert (done.returncode, f"wrong  data: no file can be made in {data}: No space left" in done.stdout) == (2, True)
+    done = on_a_full_disk(str(tmp_path / "names.sqlite3"), *check)
     assert (done.returncode, f"WARN   data: there is no room in {data}: new names" in done.stdout) == (0, True)
     done = on_a_full_disk("", "directory", "backup", str(data / "b.sqlite3"), "--data", str(tmp_path))
     assert done.returncode == 1
@@ -399,3 +403,16 @@ def test_an_admin_token_that_others_can_read_is_noted(tmp_path: Path) -> None:
     assert (code, f"note   data: others can read {token}, " in text) == (0, True)
     token.chmod(0o600)
     assert "others can read" not in checked(tmp_path, *words)[1]
+
+
+def test_a_data_directory_that_is_mounted_read_only_is_told_as_that(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    mount = f'mount -t tmpfs none {data} && mount -o remount,ro {data}; exec "$@"'
+    words = ("check-config", "--admin-port", "none", "--port", str(free_port()), "--data", str(data))
+    command = ["unshare", "--mount", "sh", "-c", mount, "sh", *COMMAND, *words]
+    done = subprocess.run(
+        command, env=environment(tmp_path), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 2
+    assert f"wrong  data: {data} is on a file system that is mounted read-only\n" in done.stdout

@@ -377,13 +377,17 @@ def _check_data(setting: str, data: str, name: str = FILE_NAME) -> Finding:
         database = [folder / f"{name}{suffix}" for suffix in ("", "-wal", "-shm")]  # backups may be anybody's
         unwritable = [file for file in (folder, *database) if file.exists() and not os.access(file, os.W_OK)]
         if unwritable or not os.access(folder, os.X_OK):
+            if unwritable and os.name == "posix" and os.statvfs(folder).f_flag & os.ST_RDONLY:
+                return Finding("wrong", f"{setting}: {folder} is on a file system that is mounted read-only")
             return Finding("wrong", f"{setting}: this user may not write {unwritable[0] if unwritable else folder}")
         try:
             # Rights are not all: the file system may be full, or take no files.
             with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
                 file.write(bytes(_PAGE))
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT) and (folder / name).exists():
+            # An empty file is what a first start has left that found no room.
+            there = database[0].exists() and database[0].stat().st_size > 0
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) and there:
                 # A server starts there, and a reload may be what helps it.
                 return Finding("WARN", f"{setting}: there is no room in {data}: new names and bans are refused")
             return Finding("wrong", f"{setting}: no file can be made in {data}: {error.strerror or error}")
