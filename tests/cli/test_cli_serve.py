@@ -13,6 +13,7 @@ import pytest
 
 from aldis.cli.serve import _LAYOUT
 from aldis.server.config import SETTINGS, help_of
+from support.certificates import make_certificates
 from support.commands import Piped, aldis
 
 FREE = ("--port", "0", "--admin-port", "none", "--data", ":memory:")
@@ -149,6 +150,18 @@ async def test_a_server_with_tls_is_talked_to_by_who_trusts_its_certificate(tmp_
         wary = await asyncio.to_thread(aldis, *chat, home=tmp_path, stdin=b"x\n")
         assert wary.returncode == 3
         assert "certificate" in wary.stderr
+
+
+async def test_a_server_with_a_certificate_for_a_name_is_dialled_by_that(tmp_path: Path) -> None:
+    for host in ("127.0.0.1", "::"):
+        for name in ("a.example", "localhost"):
+            files = make_certificates(tmp_path, host=name)
+            words = ("--host", host, "--stun-port", "0", "--tls-cert", str(files.cert), "--tls-key", str(files.key))
+            async with Piped("serve", *FREE, *words, home=tmp_path) as server:
+                text = await server.says("Ctrl-C stops the server")
+            assert re.search(rf"Open https://{name}:\d+/ in a browser\.\n", text)
+            assert re.search(rf"aldis(?:\.cli\.main)? chat bob --as alice --server wss://{name}:\d+\n", text)
+            assert re.search(rf"It is dialled as wss://{name}:\d+, on this machine too", text)
 
 
 async def test_a_server_that_orders_its_certificate_is_dialled_by_its_domain(tmp_path: Path) -> None:

@@ -264,7 +264,14 @@ def _welcome(server: SignalingServer | Served) -> None:
 
 def _dialled(server: SignalingServer | Served) -> str:
     """The address that clients dial."""
-    return dialled_url(server.config, server.port) or server.url
+    return _named(server) or server.url
+
+
+def _named(server: SignalingServer | Served) -> str | None:
+    """The address with a name of the server, if it has one."""
+    from aldis.server.tls import certified_names  # slow to import, and loaded by now
+
+    return dialled_url(server.config, server.port, certified_names(server.config))
 
 
 def _for_browsers(server: SignalingServer | Served) -> list[str]:
@@ -273,7 +280,7 @@ def _for_browsers(server: SignalingServer | Served) -> list[str]:
     if page is None:
         return []
     config = server.config
-    if dialled_url(config, server.port) is not None or config.secure or is_this_machine(config.host):
+    if _named(server) is not None or config.secure or is_this_machine(config.host):
         return [f"Open {page} in a browser.\n"]
     # W3C Secure Contexts, section 3.1: a page over plain HTTP from another machine has no WebCrypto and no camera.
     only = (
@@ -287,7 +294,7 @@ def _for_browsers(server: SignalingServer | Served) -> list[str]:
 def _from_elsewhere(server: SignalingServer | Served) -> list[str]:
     """The address for other machines, when the server listens on all addresses."""
     config = server.config
-    if dialled_url(config, server.port) is not None:
+    if _named(server) is not None:
         return [f"It is dialled as {_dialled(server)}, on this machine too."]
     if config.host not in _ANY_ADDRESS:
         return []

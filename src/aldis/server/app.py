@@ -227,13 +227,13 @@ class SignalingServer:
 
     @property
     def page_url(self) -> str | None:
-        """The URL of the page for browsers; None when there is no page. It has the server's own name if that is set,
-        and else the address for this machine."""
+        """The URL of the page for browsers; None when there is no page. It has the server's own name if that is set
+        or in its certificate, and else the address for this machine."""
         if self._pages is None or not self._pages.complete:
             return None
         # Use `localhost`, as people do: for a browser, 127.0.0.1 is another origin, with other keys.
         here = self._url("http").replace("http://127.0.0.1:", "http://localhost:") + "/"
-        return page_url(self.config, self._port) or here
+        return page_url(self.config, self._port, self.certificates.names) or here
 
     def _url(self, scheme: str) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104

@@ -16,7 +16,7 @@ from aldis.server.certificates.challenges import Challenges
 from aldis.server.config import ServerConfig
 from aldis.server.logs import Log
 from aldis.server.names import ServerNames
-from aldis.server.tls import ServerTls, certificate_files, check_authorities
+from aldis.server.tls import ServerTls, certificate_files, certified_names, check_authorities
 from aldis.server.tuning import Tuning
 from aldis.server.turn_server import TurnServer
 
@@ -42,6 +42,11 @@ class CertificateUpdates:
         self._log = log
         self._next_look = 0.0
         self._managing: asyncio.Task[None] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names in the certificate of these settings."""
+        return () if self.tls is None else certified_names(self._config)
 
     def open(self) -> None:
         """Load the certificate. Raises `ConfigError`."""

@@ -62,6 +62,15 @@ def certificate_files(config: ServerConfig) -> tuple[Path, Path] | None:
     return None
 
 
+def certified_names(config: ServerConfig) -> tuple[str, ...]:
+    """The names in the certificate of a server; none without one, and when they cannot be read."""
+    files = certificate_files(config)
+    try:
+        return () if files is None else _names_in(_leaf_of(files[0]))
+    except ConfigError:
+        return ()
+
+
 def check_authorities(config: ServerConfig) -> None:
     """See that `acme_ca_file` can be used, if there is one. Raises `ConfigError`."""
     path = config.acme_ca_file
