@@ -490,6 +490,25 @@ async def test_an_operators_day_at_the_command_line(tmp_path: Path) -> None:
         assert await server.wait() == 0
 
 
+async def test_the_settings_of_the_kit_lead_to_the_server_without_its_secrets(tmp_path: Path) -> None:
+    # The secret of coturn is in the environment of the service alone.
+    kit = (Path(__file__).parent.parent.parent / "deploy" / "aldis.toml").read_text()
+    async with ServerProcess(tmp_path, admin_port=0) as server:
+        file = tmp_path / "aldis.toml"
+        file.write_text(
+            f"admin_port = {server.admin_port}\n{kit.replace('/var/lib/aldis', str(tmp_path / 'data'))}", "utf-8"
+        )
+        for words, told in (
+            (("admin", "users"), "nobody is online\n"),
+            (("top", "--times", "1"), '"users": 0'),
+            (("directory", "names", "list"), "the list is empty\n"),
+            (("directory", "backup", str(tmp_path / "backup")), "0 names copied"),
+        ):
+            done = await asyncio.to_thread(aldis, *words, "--config", file, home=tmp_path)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert told in done.stdout
+
+
 async def test_the_token_is_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
     async with ServerProcess(tmp_path, admin_port=0) as server:
         path = tmp_path / "data" / "admin-token"

@@ -336,6 +336,16 @@ def test_a_file_that_cannot_be_read_is_an_error_in_words(tmp_path: Path) -> None
         load_config({}, {}, tmp_path / "binary.toml")
 
 
+def test_a_command_beside_the_server_needs_none_of_the_secrets_of_the_service(tmp_path: Path) -> None:
+    file = written(tmp_path, 'data = "d"\nadmin_port = 8080\nport = 443\nturn = ["turn:a.example"]\n')
+    with pytest.raises(ConfigError, match=r"turn_secret: .* a service may have it in its environment"):
+        load_config({}, {}, file)
+    config = load_config({}, {}, file, only=("data", "port", "admin_port"))
+    assert (config.data, config.admin_port, config.port, config.turn) == ("d", 8080, 443, ())
+    with pytest.raises(ConfigError, match="prot"):
+        load_config({}, {}, written(tmp_path, "prot = 1"), only=("data",))
+
+
 def test_settings_that_need_each_other_say_so() -> None:
     with pytest.raises(ConfigError, match="turn_secret: is needed with turn"):
         ServerConfig(turn=("turn:a.example",))

@@ -28,6 +28,8 @@ TOKEN_FILE: Final = "admin-token"  # noqa: S105 - the name of a file
 # A server that listens on all addresses is asked on this machine's own.
 _TO_DIAL: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _TIMEOUT: Final = 10.0
+# What leads to the admin port of a server; its other settings may need secrets that are not here.
+_SETTINGS: Final = ("host", "port", "admin_host", "admin_port", "admin_token", "data")
 # A list of a thousand users has some 100 KiB.
 _MAX_REPLY: Final = 16 * 1024 * 1024
 
@@ -133,7 +135,7 @@ def _from_config(arguments: AdminArguments) -> tuple[str, str, str]:
 
     from aldis.server.config import load_config  # takes a while, and most calls need none
 
-    config = load_config({"data": arguments.data}, os.environ, arguments.config)
+    config = load_config({"data": arguments.data}, os.environ, arguments.config, only=_SETTINGS)
     if not arguments.admin and not config.admin_port:
         raise UsageError(f"{arguments.config} does not say where the admin port is; name its URL with --admin")
     host = _TO_DIAL.get(config.admin_host, config.admin_host)

@@ -43,7 +43,8 @@ the ports are free, the keys of tokens can be read, the directory for names can
 be written, and is of no newer release, and a Redis or PostgreSQL answers. No server is started, and nothing
 is changed. Run it as the user that the server has.
 
-It takes the options, variables and file of `aldis serve`."""
+It takes the options, variables and file of `aldis serve`. Secrets that the
+service has in its environment have to be in yours."""
 
 _EXAMPLES: Final = """\
   aldis check-config --config /etc/aldis.toml

@@ -49,6 +49,8 @@ _CODES: Final = (ExitCode.OK, ExitCode.FAULT, ExitCode.USAGE)
 
 
 _STOP_FIRST: Final = "a running server; stop it first, and start it again afterwards"
+# What says where the names are; other settings of the server may need secrets that are not here.
+_SETTINGS: Final = ("data", "directory", "redis", "redis_prefix", "redis_password_file")
 # Names that are read at a time.
 _PAGE: Final = 1000
 
@@ -251,7 +253,7 @@ def _located(parser: Parser, words: Sequence[str]) -> tuple[Arguments, ServerCon
     from aldis.server.config import load_config
 
     given = {"data": arguments.data, "directory": arguments.directory}
-    config = load_config(given, os.environ, arguments.config)
+    config = load_config(given, os.environ, arguments.config, only=_SETTINGS)
     if config.directory_url == MEMORY:
         raise UsageError(f"a server with --data {MEMORY} keeps no names")
     return arguments, config

@@ -133,11 +133,13 @@ def _token(arguments: Arguments) -> int:
 
 def _settings(arguments: Arguments) -> ServerConfig:
     """The settings of the server, as far as they are given."""
-    from aldis.server.config import load_config
+    from aldis.server.config import SETTINGS, load_config
 
     # With a key of its own, the command needs no settings of a server that wants tokens.
     flags = {} if arguments.key is None else {"auth": "token", "jwks": str(arguments.key)}
-    return load_config(flags, os.environ, arguments.config)
+    # Other settings may need secrets that are not here.
+    ours = [name for name in SETTINGS if name in ("auth", "jwks") or name.startswith("token_")]
+    return load_config(flags, os.environ, arguments.config, only=ours)
 
 
 def _file(arguments: Arguments, config: ServerConfig | None) -> Path:

@@ -15,7 +15,7 @@ import difflib
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -66,6 +66,9 @@ _HIGHEST_PORT: Final = 65535
 STUN_PORT: Final = 3478  # RFC 8489 section 8
 # Their values are in no message.
 _SECRETS: Final = frozenset({"turn_secret", "admin_token", "hook_secret", "directory", "redis"})
+
+
+_KNOWN_TO_TURN: Final = "the secret that the TURN servers know; a service may have it in its environment"
 
 
 class _Problems:
@@ -355,11 +358,11 @@ class ServerConfig(LimitSettings):
 
     def _check_turn(self) -> None:
         if self.turn and not self.turn_secret:
-            raise ConfigError("turn_secret", "is needed with turn: the secret that the TURN servers know")
+            raise ConfigError("turn_secret", f"is needed with turn: {_KNOWN_TO_TURN}")
         if not self.turn_check:
             return
         if not self.turn_secret:
-            raise ConfigError("turn_secret", "is needed with turn_check: the secret that the TURN servers know")
+            raise ConfigError("turn_secret", f"is needed with turn_check: {_KNOWN_TO_TURN}")
         if any(url.startswith("turns:") or url.endswith("=tcp") for url in self.turn_check):
             raise ConfigError("turn_check", "asks over UDP only; name the same server with turn: and no transport")
 
@@ -429,11 +432,18 @@ def _read(name: str, read: Callable[[object], Any], value: object, source: str) 
         raise ConfigError(name, f"{shown}{source}cannot be used; expected {expected}") from None
 
 
-def load_config(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None) -> ServerConfig:
+def load_config(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    file: Path | None,
+    *,
+    only: Collection[str] = (),
+) -> ServerConfig:
     """Build the settings: flags over environment over file over defaults.
 
-    `flags` holds settings by name (`admin_port`), None where the flag was not given. Raises `ConfigError`, with all
-    that is wrong.
+    `flags` holds settings by name (`admin_port`), None where the flag was not given. `only`: what a command beside the
+    server needs of them. It has not the secrets in the environment of the service, without which others are wrong.
+    Raises `ConfigError`, with all that is wrong.
     """
     values: dict[str, Any] = {}
     problems = _Problems()
@@ -463,7 +473,7 @@ def load_config(flags: Mapping[str, object], environ: Mapping[str, str], file: P
             with problems.noted():
                 values[name] = _read(name, READERS[name], value, f"given with {flag} ")
     problems.tell()
-    config = ServerConfig(**values)
+    config = ServerConfig(**{name: value for name, value in values.items() if not only or name in only})
     return replace(config, warnings=(*warnings, *account_warnings(config), *limit_warnings(config)))
 
 
