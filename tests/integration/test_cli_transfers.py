@@ -308,7 +308,7 @@ def receive_by_code(server: QuickServer, code: str, *words: str | Path) -> Piped
 
 async def code_of(alice: Piped) -> str:
     found = re.fullmatch(
-        r"On the other machine: aldis receive (\d+-[a-z]+-[a-z]+) --server ws://\S+\d", await alice.line()
+        r"In another terminal here: aldis receive (\d+-[a-z]+-[a-z]+) --server ws://\S+\d", await alice.line()
     )
     assert found is not None
     return found[1]
@@ -318,6 +318,7 @@ async def test_two_people_without_names_use_a_code(server: QuickServer, here: Pa
     path = a_file(here, 3 * MEGABYTE)
     async with send_by_code(server, path) as alice:
         code = await code_of(alice)
+        await alice.says("only this machine reaches this server")
         # As somebody types it who has heard it.
         async with receive_by_code(server, code.replace("-", " ").upper(), here / "to") as bob:
             assert await bob.end() == 0

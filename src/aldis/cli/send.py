@@ -14,6 +14,7 @@ from aldis.cli.exits import MEANINGS, ExitCode, complain
 from aldis.cli.options import DEFAULT_SERVER, user_name, utf8
 from aldis.cli.parser import Parser
 from aldis.cli.text import safe_line
+from aldis.protocol.hosts import is_this_machine
 
 if TYPE_CHECKING:
     from aldis.cli.ledger import Ledger
@@ -133,7 +134,14 @@ async def _by_code(arguments: Arguments, paths: list[str]) -> ExitCode:
     _check(paths)
     store, code = await _offer_code(arguments, lambda user_id, _: user_id.startswith(RECIPIENT))
     async with store:
-        print(f"On the other machine: aldis receive {code}{_where(arguments.server)}", flush=True)
+        # A server at a loopback address is reached from no other machine.
+        here = is_this_machine(arguments.server.host)
+        who = "In another terminal here" if here else "On the other machine"
+        print(f"{who}: aldis receive {code}{_where(arguments.server)}", flush=True)
+        if here and not arguments.quiet:
+            complain(
+                "only this machine reaches this server; for another one, name a server that both reach with --server"
+            )
         if not arguments.quiet:
             complain("waiting for the recipient; Ctrl-C ends it, and the code with it")
         peer = await confirm_recipient(store, code, arguments.timeout or None)
