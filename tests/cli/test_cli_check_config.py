@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from aldis.backends.sqlite_file import MIGRATIONS, SqliteFile
+from aldis.cli.check_config import Finding, _shown
 from support.certificates import make_certificates
 from support.commands import COMMAND, Piped, aldis, environment
 from support.patience import PATIENCE
@@ -337,6 +338,7 @@ def test_names_and_bans_that_a_server_would_not_start_with_are_found(tmp_path: P
         ]
     bans.write_text("no list")
     assert found()[1].startswith(f"wrong  data: {bans} is no list of bans: ")
+    assert found()[1].endswith("; mend it, or move it away, and then nobody is banned")
     names.write_bytes(b"no database" * 100)
     assert found()[0].startswith(f"wrong  data: {names} is not a directory of names, or is damaged: ")
     done = aldis("serve", "--admin-port", "none", *words, home=tmp_path)
@@ -416,3 +418,13 @@ def test_a_data_directory_that_is_mounted_read_only_is_told_as_that(tmp_path: Pa
     )
     assert done.returncode == 2
     assert f"wrong  data: {data} is on a file system that is mounted read-only\n" in done.stdout
+
+
+def test_at_a_terminal_long_lines_are_wrapped_between_words() -> None:
+    finding = Finding("ok", "reload: SIGHUP takes over all settings but host, port, admin_host, admin_port, auth")
+    assert _shown(finding, 40).splitlines() == [
+        "ok     reload: SIGHUP takes over all",
+        "       settings but host, port,",
+        "       admin_host, admin_port, auth",
+    ]
+    assert _shown(finding, None) == f"ok     {finding.text}"

@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -52,6 +53,7 @@ _EXAMPLES: Final = """\
 
 _DAY: Final = 86_400
 _PAGE: Final = 4096  # bytes: what SQLite writes at least
+_NARROW: Final = 30  # columns: on a terminal that is narrower still, lines are longer than it
 _HTTP: Final = 80
 _HTTPS: Final = 443
 _DATABASE_SECONDS: Final = 8  # longer than a backend waits for a connection
@@ -90,8 +92,16 @@ def run(words: Sequence[str]) -> int:
     wrong = False
     for finding in check(flags, arguments.config, offline=arguments.offline):
         wrong |= finding.mark == "wrong"
-        print(f"{finding.mark:<6} {safe_line(finding.text)}", file=sys.stdout)
+        print(_shown(finding, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     return ExitCode.USAGE if wrong else ExitCode.OK
+
+
+def _shown(finding: Finding, columns: int | None) -> str:
+    """A finding as it is printed: one line for programs, several of whole words at a terminal of so many columns."""
+    line = f"{finding.mark:<6} {safe_line(finding.text)}"
+    if columns is None:
+        return line
+    return textwrap.fill(line, max(columns, _NARROW), subsequent_indent=" " * 7, break_on_hyphens=False)
 
 
 def check(flags: dict[str, object], file: Path | None, *, offline: bool = False) -> Iterator[Finding]:

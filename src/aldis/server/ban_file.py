@@ -34,7 +34,11 @@ class BanFile:
     def load(self) -> list[Ban]:
         """All bans. Raises `ConfigError` for a file that cannot be used."""
         content = self.content()
-        return [] if content is None else read_bans(content, str(self._path))
+        try:
+            return [] if content is None else read_bans(content, str(self._path))
+        except ConfigError as error:
+            advice = "mend it, or move it away, and then nobody is banned"
+            raise ConfigError("data", f"{error.problem}; {advice}") from None
 
     def content(self) -> bytes | None:
         """What is in the file, if there is one. Raises `ConfigError` when it cannot be read."""
