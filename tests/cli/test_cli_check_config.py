@@ -16,6 +16,7 @@ import pytest
 
 from aldis.backends.sqlite_file import MIGRATIONS, SqliteFile
 from aldis.cli.check_config import Finding, _shown
+from aldis.server.data_folder import held_folder
 from support.certificates import make_certificates
 from support.commands import COMMAND, Piped, aldis, environment
 from support.patience import PATIENCE
@@ -428,3 +429,12 @@ def test_at_a_terminal_long_lines_are_wrapped_between_words() -> None:
         "       admin_host, admin_port, auth",
     ]
     assert _shown(finding, None) == f"ok     {finding.text}"
+
+
+def test_a_data_directory_that_a_server_has_is_noted(tmp_path: Path) -> None:
+    words = ("--port", str(free_port()), "--data", str(tmp_path))
+    with held_folder(tmp_path):
+        code, text = checked(tmp_path, *words)
+    assert code == 0
+    assert f"note   data: {tmp_path} is in use by a running server (process {os.getpid()});" in text
+    assert "in use" not in checked(tmp_path, *words)[1]

@@ -419,12 +419,30 @@ def _check_files(config: ServerConfig) -> Iterator[Finding]:
         except DirectoryUnavailable as error:
             yield Finding("wrong", f"{'directory' if config.directory else 'data'}: {error}")
     if config.data != MEMORY:
+        if (holder := _holder(Path(config.data))) is not None:
+            text = f"is in use by a running server (process {holder}); another one does not start there"
+            yield Finding("note", f"data: {config.data} {text}")
         if not config.admin_token and (doubt := readable_by_others(Path(config.data) / TOKEN_NAME)):
             yield Finding("note", f"data: {doubt}")
         try:
             BanFile(Path(config.data) / BANS_NAME).load()
         except ConfigError as error:
             yield Finding("wrong", str(error))
+
+
+def _holder(folder: Path) -> int | None:
+    """The process that has locked a folder, as a server does with its own; None without one, or where none is seen.
+
+    Trying the lock would keep a server from starting in this moment, so the table of all locks is read (proc(5)).
+    """
+    with suppress(OSError, ValueError):
+        status = folder.stat()
+        place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if fields[1:2] == ["FLOCK"] and fields[5] == place:
+                return int(fields[4])
+    return None
 
 
 def _try_to_make(folder: Path) -> None:
