@@ -57,6 +57,10 @@ def test_what_can_be_done_is_said() -> None:
     assert "7 s" in explain(errors.RequestFailed("rate-limited", "slow down", temporary=True, retry_after=7.0))
     full = errors.RequestFailed("over-capacity", "16 devices are online", temporary=True, retry_after=30.0)
     assert "End one of them, or try again in 30 s" in explain(full)
+    no_memory = errors.RequestFailed(
+        "over-capacity", "this server has no memory left", temporary=True, retry_after=30.0
+    )
+    assert explain(no_memory).endswith("\n  Try again in 30 s.")
     assert "aldis doctor" in explain(errors.ServerUnreachable("ws://x", "refused"))
     # Servers of a cluster name theirs with --redis.
     assert "--redis or --directory" in explain(DatabaseUnavailable("Redis at x cannot be reached"))

@@ -122,10 +122,13 @@ def _hint(error: AldisError) -> str | None:
                 "The operator of the server gives out tokens, mostly by a page or program where you log in.\n"
                 "  Give yours with --token-file or ALDIS_TOKEN; it has to be for the name in --as."
             )
-        case RequestFailed(code=ErrorCode.RATE_LIMITED, retry_after=float() as seconds):
-            return f"Try again in {seconds:.0f} s."
-        case RequestFailed(code=ErrorCode.OVER_CAPACITY, retry_after=float() as seconds):
+        # The code is the same for what one user has, and for what the server has for all.
+        case RequestFailed(code=ErrorCode.OVER_CAPACITY, message=text, retry_after=float() as seconds) if (
+            "device" in text
+        ):
             return f"End one of them, or try again in {seconds:.0f} s: lost connections have ended by then."
+        case RequestFailed(code=ErrorCode.RATE_LIMITED | ErrorCode.OVER_CAPACITY, retry_after=float() as seconds):
+            return f"Try again in {seconds:.0f} s."
         case ConnectionClosed(code=CloseCode.REPLACED):
             return (
                 "The same name has connected again, with the same key, from another place.\n"
