@@ -503,6 +503,12 @@ def test_limits_go_together_up_to_the_last_byte_and_second() -> None:
     assert ServerConfig(**HOOK, hook_timeout=5, registration_timeout=5.5).hook_timeout == 5
 
 
+def test_a_memory_budget_that_was_meant_as_gigabytes_is_a_warning() -> None:
+    (warning,) = load_config({"memory_budget": 4}, {}, None).warnings
+    assert warning == "memory_budget: 4 bytes leave no room for clients; a gigabyte is 1000000000"
+    assert load_config({"memory_budget": 1_000_000}, {}, None).warnings == ()
+
+
 def test_a_limit_that_was_set_and_limits_nothing_is_a_warning() -> None:
     low = {"watches_per_user": "5", "stun_per_second": "5", "detached_bytes": "65536"}
     assert load_config(low, {}, None).warnings == ()

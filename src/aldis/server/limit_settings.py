@@ -21,6 +21,8 @@ _HUB: Final = HubSettings()
 _SPARE: Final = 64 * 1024
 # A client that comes back is sent all that it has missed in one go. With less it would be closed for that.
 MIN_QUEUE: Final = _HUB.resume_bytes + _HUB.sealed_bytes + _SPARE
+# Bytes. Less is mostly meant as gigabytes: a client and its longest message hardly fit.
+_LEAST_BUDGET: Final = 1_000_000
 # A limit of one, and that of all to which it belongs.
 _WITHIN: Final = {
     "stun_per_address": "stun_per_second",
@@ -278,10 +280,14 @@ def check_limits(settings: LimitSettings) -> None:
 
 
 def limit_warnings(settings: LimitSettings) -> list[str]:
-    """Tell of limits that were set and limit nothing, because another one is lower."""
+    """Tell of limits that were set and limit nothing, because another one is lower; and of one that leaves no room."""
     defaults = LimitSettings.__dataclass_fields__
-    return [
+    budget = settings.memory_budget
+    warnings = [
         f"{name} is above {other}, which holds for it too"
         for name, other in _WITHIN.items()
         if getattr(settings, name) > getattr(settings, other) and getattr(settings, name) != defaults[name].default
     ]
+    if 0 < budget < _LEAST_BUDGET:
+        warnings.append(f"memory_budget: {budget} bytes leave no room for clients; a gigabyte is 1000000000")
+    return warnings
