@@ -57,6 +57,7 @@ def test_what_can_be_done_is_said() -> None:
     assert "7 s" in explain(errors.RequestFailed("rate-limited", "slow down", temporary=True, retry_after=7.0))
     full = errors.RequestFailed("over-capacity", "16 devices are online", temporary=True, retry_after=30.0)
     assert "End one of them, or try again in 30 s" in explain(full)
+    assert "send to a name" in explain(errors.RequestFailed("token-invalid", "the token is for another user"))
     no_memory = errors.RequestFailed(
         "over-capacity", "this server has no memory left", temporary=True, retry_after=30.0
     )

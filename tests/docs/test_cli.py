@@ -62,6 +62,13 @@ def test_each_variable_that_a_command_reads_is_in_the_table_of_variables() -> No
     assert read - listed == set()
 
 
+@pytest.mark.parametrize(("variable", "option"), [("ALDIS_SERVER", "add_server"), ("ALDIS_TOKEN", "add_token")])
+def test_the_table_of_variables_names_the_commands_that_send_files(variable: str, option: str) -> None:
+    assert f"{option}(parser)" in (ROOT / "src" / "aldis" / "cli" / "exchange.py").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{variable}` \| (.*) \|$", PAGE, re.MULTILINE)
+    assert "`send`, `receive`" in row
+
+
 def test_the_settings_that_wait_for_a_restart_do() -> None:
     found = re.search(
         r"These wait for a restart:\n(.*?)\n\n`aldis", section("New settings without a restart"), re.DOTALL

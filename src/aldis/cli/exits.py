@@ -120,7 +120,8 @@ def _hint(error: AldisError) -> str | None:
         case RequestFailed(code=ErrorCode.TOKEN_REQUIRED | ErrorCode.TOKEN_INVALID | ErrorCode.TOKEN_EXPIRED):
             return (
                 "The operator of the server gives out tokens, mostly by a page or program where you log in.\n"
-                "  Give yours with --token-file or ALDIS_TOKEN; it has to be for the name in --as."
+                "  Give yours with --token-file or ALDIS_TOKEN; it has to be for the name in --as.\n"
+                "  A code of `aldis send` has names of its own: where each token is for one name, send to a name."
             )
         # The code is the same for what one user has, and for what the server has for all.
         case RequestFailed(code=ErrorCode.OVER_CAPACITY, message=text, retry_after=float() as seconds) if (
