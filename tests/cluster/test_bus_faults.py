@@ -11,7 +11,7 @@ import pytest
 from redis.crc import key_slot
 
 from aldis.cluster import bus as buses_module
-from aldis.cluster.bus import MAX_QUEUED_BYTES
+from aldis.cluster.bus import MAX_QUEUED_BYTES, Bus
 from aldis.cluster.bus_link import SILENCE, TICK
 from aldis.cluster.faults import ClusterUnavailable
 from aldis.cluster.messages import Rebound
@@ -381,6 +381,41 @@ async def test_a_lost_bucket_that_is_dropped_is_not_waited_for(place: Place, bus
     assert ended[1:] == [None] * 89
     assert ones.buckets == [frozenset([7, 8])]
     assert [await buses.tell(number, UserState("alice", 1)) for number in (7, 8, 9, 10)] == [1, 1, 0, 1]
+
+
+@single
+@pytest.mark.parametrize("broken", ["masters", "open_link"])
+async def test_the_bus_goes_on_after_an_unexpected_exception_and_tells_it_once(
+    place: Place, buses: Buses, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bugs: list[Exception] = []
+    heard, servers = BusWords(), buses.another()
+    bus = Bus(servers, heard, prefix=buses.prefix, bug=bugs.append)
+    buses.buses.append(bus)
+    await bus.open("one")
+    raised = 0
+    again = asyncio.Event()
+
+    async def fails(*_: object) -> None:
+        nonlocal raised
+        raised += 1
+        if raised == 3:
+            again.set()
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        if broken == "masters":
+            patch.setattr(servers, "masters", fails)
+        else:
+            patch.setattr(buses_module, "open_link", fails)
+        place.masters[0].say("client", "kill", "type", "pubsub")
+        async with asyncio.timeout(PATIENCE):
+            await again.wait()
+        assert not bus.healthy
+        assert "ZeroDivisionError" in bus.fault
+    await until_restored(heard)
+    assert bus.healthy
+    assert [type(error) for error in bugs] == [ZeroDivisionError]
 
 
 @single

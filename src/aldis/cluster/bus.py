@@ -33,7 +33,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
@@ -105,7 +105,17 @@ class _Channel:
 class Bus:
     """The bus of one node. The servers are the caller's, who closes them after the bus."""
 
-    def __init__(self, servers: RedisServers, listener: BusListener, *, prefix: str = DEFAULT_REDIS_PREFIX) -> None:
+    def __init__(
+        self,
+        servers: RedisServers,
+        listener: BusListener,
+        *,
+        prefix: str = DEFAULT_REDIS_PREFIX,
+        bug: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        """`bug` is called with an unexpected exception of an attempt to connect: once, also when it comes again."""
+        self._bug = bug
+        self._last_bug = ""
         self.node_id = ""
         # Its last ids, under which what it has sent to all may come back.
         self._former: deque[str] = deque(maxlen=8)
@@ -447,12 +457,11 @@ class Bus:
             self._connecting = True
             try:
                 await self._connect()
-            except Exception as error:
-                words = self._servers.in_words(error)
-                if words is None:
-                    raise
-                self.fault = words
-                self._repair.set()
+            except Exception as error:  # noqa: BLE001 - a bug, too: without the bus all other nodes would be offline
+                self._failed(error)
+            else:
+                if not self._repair.is_set():
+                    self._last_bug = ""
             finally:
                 self._connecting = False
             self._ask_soon()
@@ -474,12 +483,23 @@ class Bus:
     async def _connect_to(self, address: Address) -> None:
         try:
             link = await open_link(self, self._servers, address)
-        except (OSError, UnicodeError, TimeoutError, ClusterUnavailable) as error:  # UnicodeError: of a host
-            self.fault = self._servers.in_words(error) or str(error)
-            self._repair.set()
+        except Exception as error:  # noqa: BLE001 - a bug, too: the other servers are waited for all the same
+            self._failed(error)
             return
         self._links[address] = link
         self._ask_soon()
+
+    def _failed(self, error: Exception) -> None:
+        """An attempt to connect has failed: there is another one."""
+        self._repair.set()
+        words = self._servers.in_words(error)
+        if words is not None or isinstance(error, UnicodeError | ClusterUnavailable):  # UnicodeError: of a host
+            self.fault = words or str(error)
+            return
+        self.fault = f"unexpected fault: {error!r}"
+        if self._last_bug != self.fault:
+            self._last_bug = self.fault
+            self._bug(error)
 
 
 def _pause(attempts: int) -> float:

@@ -92,7 +92,7 @@ class ClusterNode:
         self._in_turn = in_turn
         self._lease = NodeLease(servers, self, prefix=prefix, bug=fault)
         self._table = PresenceTable(servers, self._lease.node_id, prefix=prefix)
-        self._bus = Bus(servers, self, prefix=prefix)
+        self._bus = Bus(servers, self, prefix=prefix, bug=fault)
         self._fault = fault
         self._clock = clock
         self._presence = presence
