@@ -187,6 +187,23 @@ async def test_too_many_changes_while_the_list_is_read_have_it_read_again(
     assert node.reads == 2
 
 
+async def test_changes_wait_in_bounded_room_while_the_list_cannot_be_read(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_bans, "_MOST_WAITING", 2)
+    await node.bans.catch_up()
+    node.change(0, 1, user("u1"))
+    node.fails = True
+    for version in range(2, 8):
+        assert not node.bans.heard(node.change(version - 1, version, user(f"u{version}")))
+        with pytest.raises(ClusterUnavailable):
+            await node.bans.catch_up()
+    node.fails = False
+    await node.bans.catch_up()
+    assert sorted(node.known) == [f"u{version}" for version in range(1, 8)]
+    assert node.answers == [(6, 0), (7, 0)]
+
+
 _steps = st.lists(
     st.tuples(st.sampled_from("abc"), st.booleans(), st.sets(st.integers(0, 2)), st.booleans()), max_size=20
 )

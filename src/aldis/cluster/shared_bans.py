@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Protocol
 from aldis.cluster.messages import BanChange, BansRestored
 from aldis.hub.bans import Ban
 
-# Changes that wait while the list is read. With more, it is read again.
+# Changes that wait until the list was read, which fails while Redis is away. With more, it is read again.
 _MOST_WAITING: Final = 1000
 
 
@@ -74,17 +74,14 @@ class SharedBans:
     def heard(self, change: BanChange) -> bool:
         """Apply a change; False when changes are missing before it: `catch_up`."""
         if self._reading:
-            if len(self._waiting) == _MOST_WAITING:
-                self._waiting.popleft()
-                self._again = True
-            self._waiting.append(change)
+            self._wait(change)
             return True
         if change.version <= self.version:
             self._watcher.answer_ban(change, 0)  # the list that was read had it already
             return True
         if change.previous != self.version:
             self._anew |= change.previous < self.version
-            self._waiting.append(change)  # it is answered when the list was read
+            self._wait(change)  # it is answered when the list was read
             return False
         self.version = change.version
         self._watcher.answer_ban(change, self._apply(change.ban, lift=change.lifted))
@@ -128,6 +125,12 @@ class SharedBans:
             return
         self._anew = False
         self._take(found)
+
+    def _wait(self, change: BanChange) -> None:
+        if len(self._waiting) == _MOST_WAITING:
+            self._waiting.popleft()  # nobody waits for its answer any more
+            self._again = True
+        self._waiting.append(change)
 
     def _take(self, found: BanList) -> None:
         self.version = found.version
