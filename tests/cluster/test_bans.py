@@ -22,6 +22,8 @@ from support.hub_redis import RedisCluster
 from support.hub_world import Client
 from support.redis_server import RedisServer
 
+BANS = "aldis:{all}:bans"
+
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
@@ -215,3 +217,19 @@ def test_a_damaged_list_keeps_a_node_from_starting(cluster: RedisCluster, redis:
     redis.say("hset", "aldis:{all}:bans", "user:eve", "no msgpack")
     with pytest.raises(ClusterProtocolError):
         cluster.start_another()
+
+
+def test_a_ban_counts_at_all_nodes_where_the_list_was_lost_and_the_clock_of_redis_is_behind_it(
+    cluster: RedisCluster, redis: RedisServer
+) -> None:
+    ban(cluster, 0, "first")
+    redis.say("hset", BANS, "v", "5000000000000000")
+    ban(cluster, 0, "second")
+    assert known(cluster) == [["first", "second"]] * 3
+    redis.say("del", BANS)
+    mallory = register(cluster, 2, "mallory")
+    answers = ban(cluster, 1, "mallory")
+    assert answers.silent == ()
+    assert known(cluster) == [["first", "mallory", "second"]] * 3
+    assert mallory.closed is not None
+    assert set(redis.say("hkeys", BANS).split()) == {"v", "user:first", "user:second", "user:mallory"}

@@ -204,6 +204,58 @@ async def test_changes_wait_in_bounded_room_while_the_list_cannot_be_read(
     assert node.answers == [(6, 0), (7, 0)]
 
 
+async def test_a_ban_of_old_data_that_came_back_is_made_without_those_that_were_lifted_since(node: Node) -> None:
+    await node.bans.catch_up()
+    node.bans.heard(node.change(0, 5, user("a")))
+    old = node.list
+    node.bans.heard(node.change(5, 6, user("a"), lift=True))
+    node.bans.heard(node.change(6, 7, user("b")))
+    node.list = old
+    assert not node.bans.heard(node.change(5, 9, user("c")))
+    await node.bans.catch_up()
+    assert sorted(node.known) == ["b", "c"]
+    assert {ban.value for ban in node.list.bans} == {"b", "c"}
+
+
+async def test_a_ban_that_is_lifted_in_a_list_that_was_begun_anew_does_not_come_back(node: Node) -> None:
+    await node.bans.catch_up()
+    node.bans.heard(node.change(0, 5, user("a")))
+    node.list = BanList(0, ())
+    assert not node.bans.heard(node.change(0, 9, user("a")))
+    assert not node.bans.heard(node.change(9, 10, user("a"), lift=True))
+    await node.bans.catch_up()
+    assert node.known == {}
+    assert node.list.bans == ()
+
+
+async def test_a_ban_that_is_made_while_ours_are_put_back_leaves_them_in_force(node: Node) -> None:
+    await node.bans.catch_up()
+    node.bans.heard(node.change(0, 5, user("a")))
+    node.list = BanList(0, ())
+    node.while_reading = lambda: node.bans.heard(node.change(0, 9, user("b"))) if node.reads == 2 else None
+    await node.bans.catch_up()
+    assert sorted(node.known) == ["a", "b"]
+    assert {ban.value for ban in node.list.bans} == {"a", "b"}
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_ban_that_is_unheard_while_ours_are_put_back_leaves_them_in_force(node: Node, heard: bool) -> None:
+    await node.bans.catch_up()
+    node.bans.heard(node.change(0, 5, user("a")))
+    node.list = BanList(0, ())
+
+    def change() -> None:
+        if node.reads == 2:
+            said = node.change(0, 9, user("b"))
+            if heard:
+                node.bans.heard(said)
+
+    node.while_reading = change
+    await node.bans.catch_up()
+    assert sorted(node.known) == ["a", "b"]
+    assert {ban.value for ban in node.list.bans} == {"a", "b"}
+
+
 _steps = st.lists(
     st.tuples(st.sampled_from("abc"), st.booleans(), st.sets(st.integers(0, 2)), st.booleans()), max_size=20
 )

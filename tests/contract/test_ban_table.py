@@ -75,3 +75,15 @@ async def test_bans_that_are_over_are_dropped_with_a_later_change(buses: Buses) 
     assert (await bans.read()).bans == (MALLORY,)
     await bans.change(Ban("user", "mallory", "for ever"), lift=False, origin="one", number=3)
     assert (await bans.read()).bans == (Ban("user", "mallory", "for ever"),)
+
+
+async def test_a_change_is_later_than_what_its_node_knows_also_where_the_list_was_lost_and_the_clock_is_behind(
+    buses: Buses,
+) -> None:
+    _, ones = await buses.node("one")
+    known = 5_000_000_000_000_000  # in the year 2128
+    bans = table(buses)
+    assert await bans.change(MALLORY, lift=False, origin="one", number=1, known=known)
+    assert await bans.read() == BanList(known + 1, (MALLORY,))
+    await ones.until(lambda: ones.messages == [("", BanChange(0, known + 1, "one", 1, MALLORY, False))])
+    assert not await bans.restore(BanList(known, (NETWORK,)))

@@ -5,8 +5,8 @@ Rules:
 * Each change of the list is one script, gives the list another version, and is published to all nodes with the version
   before (`messages.BanChange`). So all apply the changes in the same order, and see when they have missed one. Then
   they read the whole list.
-* A version is a time in microseconds, or later: it grows also when the server has lost its data. What to do then:
-  `cluster.shared_bans`.
+* A version is a time in microseconds, or later, and later than what the node knows that makes the change: it grows
+  also when the server has lost its data, and its clock was set back. What to do then: `cluster.shared_bans`.
 * A ban ends at the same wall time everywhere, as far as the clocks of the nodes agree. In Redis it is dropped with the
   next change that comes a minute later.
 
@@ -61,16 +61,17 @@ class BanTable:
         self._publish = servers.where.publish_command
         self._lane = Lane(servers, ordered=True, away=ClusterUnavailable, full=ClusterUnavailable)
 
-    async def change(self, ban: Ban, *, lift: bool, origin: str, number: int) -> bool:
+    async def change(self, ban: Ban, *, lift: bool, origin: str, number: int, known: int = 0) -> bool:
         """Add a ban, in place of one of the same, or take it off; False when there is none to take off.
 
-        All nodes hear of it as a `BanChange` from `origin`. Raises `UsageError` when there are too many bans.
+        All nodes hear of it as a `BanChange` from `origin`, with a version later than `known`, that of the list that
+        the node has. Raises `UsageError` when there are too many bans.
         """
         head, tail = ban_change_parts(origin, number, ban, lifted=lift)
         field, entry, end = _row(ban)
         if lift:
             entry = end = b""
-        words = (self._names.everyone, self._publish, head, tail, field, entry, end, MAX_BANS)
+        words = (self._names.everyone, self._publish, head, tail, field, entry, end, MAX_BANS, str(known))
         answer = await self._lane.send(Command(_BAN, self._names.bans, words, (self._names.ban_ends,)))
         if answer == b"full":
             raise UsageError(f"there are {MAX_BANS} bans, which is all that there may be; ban a network instead")

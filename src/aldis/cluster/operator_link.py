@@ -120,7 +120,8 @@ class OperatorLink:
     async def _change(self, ban: Ban, *, lift: bool) -> NodeAnswers | None:
         with self._questions.asking() as asking:
             nodes = await self._alive()
-            if not await self._table.change(ban, lift=lift, origin=self.node, number=asking.number):
+            known = self._bans.version
+            if not await self._table.change(ban, lift=lift, origin=self.node, number=asking.number, known=known):
                 return None
             asking.expect(nodes)
             answers = await asking.answers()

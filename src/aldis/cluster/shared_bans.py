@@ -6,8 +6,8 @@ Rules:
   missed: then the whole list is read (`catch_up`), and what is heard meanwhile waits.
 * `catch_up` is also for the start, and for each time when changes may have been missed.
 * No ban is lost with the data of the server while a node is up. A node that knows a later version than the server puts
-  its list back. When a change shows that the server's list was begun anew (it follows on an older version than is
-  known), the node adds its bans to that list.
+  its list back. When a change shows that the server's list was begun anew, or is an old one (it follows on an older
+  version than is known), the node makes the changes that it has heard to its own list, and puts that back.
 
 It knows no Redis and no session: it calls a `BanStore` and a `BanWatcher`.
 """
@@ -114,17 +114,41 @@ class SharedBans:
     async def _read(self) -> None:
         found = await self._store.read()
         if found.version < self.version:
-            await self._store.restore(BanList(self.version, tuple(self._watcher.known_bans())))
+            if not await self._store.restore(BanList(self.version, tuple(self._watcher.known_bans()))):
+                self._anew = True  # a change of the old list came between
             self._again = True
             return
-        theirs = {(ban.kind, ban.value) for ban in found.bans}
-        missing = [ban for ban in self._watcher.known_bans() if (ban.kind, ban.value) not in theirs and self._anew]
-        if missing:
-            await self._store.restore(BanList(found.version + 1, (*found.bans, *missing)))
-            self._again = True
-            return
+        if self._anew or any(change.previous < self.version < change.version for change in self._waiting):
+            self._anew = True
+            both = self._merged(found)
+            if both != found.bans:
+                found = BanList(found.version + 1, both)
+                if not await self._store.restore(found):
+                    self._again = True
+                    return
         self._anew = False
         self._take(found)
+
+    def _merged(self, found: BanList) -> tuple[Ban, ...]:
+        """Our bans with the changes of a list that does not go on from them.
+
+        Where not all changes were heard, all bans of both: one that was lifted may come back, and none is lost.
+        """
+        bans = {(ban.kind, ban.value): ban for ban in self._watcher.known_bans()}
+        theirs = {(ban.kind, ban.value): ban for ban in found.bans}
+        version, gap = self.version, False
+        for change in self._waiting:
+            if change.version <= version:
+                continue
+            gap |= change.previous > version
+            version = change.version
+            if change.lifted:
+                bans.pop((change.ban.kind, change.ban.value), None)
+            else:
+                bans[change.ban.kind, change.ban.value] = change.ban
+        if gap or version != found.version:
+            bans |= theirs
+        return (*(bans[key] for key in theirs if key in bans), *(bans[key] for key in bans if key not in theirs))
 
     def _wait(self, change: BanChange) -> None:
         if len(self._waiting) == _MOST_WAITING:

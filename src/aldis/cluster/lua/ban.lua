@@ -4,10 +4,11 @@
 -- KEYS: 1 the hash of the bans, with their version in 'v', 2 the sorted set of those that end, by their ends in
 -- milliseconds. ARGV: 1 the channel of all nodes, 2 the command that publishes, 3 and 4 the bytes of the message before
 -- and behind the versions (aldis.cluster.messages), 5 the field of the ban, 6 its entry, empty to take it off, 7 its end,
--- empty for none, 8 how many bans there may be. Returns 'full', 'same' (there is none to take off), or 'done'.
+-- empty for none, 8 how many bans there may be, 9 the version that the node knows. Returns 'full', 'same' (there is none
+-- to take off), or 'done'.
 --
 -- A version is later than all before, and no less than the time in microseconds: so it grows also when the server has
--- lost its data.
+-- lost its data. It is later than what the node knows, too: the clock of another server may be behind.
 local bans, ends, field, entry = KEYS[1], KEYS[2], ARGV[5], ARGV[6]
 local time = redis.call('TIME')
 
@@ -27,7 +28,7 @@ if entry ~= '' and not known and count >= tonumber(ARGV[8]) then
   return 'full'
 end
 
-local version = math.max(previous + 1, time[1] * 1000000 + time[2])
+local version = math.max(previous + 1, tonumber(ARGV[9]) + 1, time[1] * 1000000 + time[2])
 redis.call('HSET', bans, 'v', string.format('%.0f', version))
 redis.call('ZREM', ends, field)
 if entry == '' then
