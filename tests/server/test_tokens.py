@@ -55,6 +55,26 @@ def test_a_token_of_another_key_of_the_kind_is_refused(algorithm: str) -> None:
         check_token(token(GOOD, algorithm, algorithm, which=2), keys_of(*ALGORITHMS), TokenRules(), NOW)
 
 
+@pytest.mark.parametrize("kind", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/jwt", "application/AT+jwt"])
+def test_a_token_that_says_it_is_a_login_is_taken(kind: str) -> None:
+    signed = token(GOOD, "EdDSA", "EdDSA", typ=kind)
+    assert check_token(signed, keys_of("EdDSA"), TokenRules(), NOW).user_id == "alice"
+
+
+def test_a_token_that_does_not_say_what_it_is_is_taken() -> None:
+    signed = token(GOOD, "EdDSA", "EdDSA", typ=None)
+    assert "typ" not in jwt.get_unverified_header(signed)
+    assert check_token(signed, keys_of("EdDSA"), TokenRules(), NOW).user_id == "alice"
+
+
+@pytest.mark.parametrize("kind", ["logout+jwt", "secevent+jwt", "dpop+jwt", "JWS", "", 5, ["JWT"], {}])
+def test_a_token_of_the_issuer_for_another_purpose_is_refused(kind: object) -> None:
+    head = f"{encoded({'alg': 'EdDSA', 'kid': 'EdDSA', 'typ': kind})}.{encoded(GOOD)}"
+    signed = f"{head}.{encoded(private_key('EdDSA').sign(head.encode()))}"
+    with pytest.raises(TokenRefused, match="for another purpose"):
+        check_token(signed, keys_of("EdDSA"), TokenRules(), NOW)
+
+
 def test_a_public_key_is_no_secret() -> None:
     public = private_key("RS256").public_key()
     for key in (

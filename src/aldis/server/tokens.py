@@ -6,6 +6,8 @@ Rules, after RFC 8725:
   HS256. So nobody signs with a public key as if it were a secret, or with `none`.
 * A key is found by `kid`. A token without one is taken only where there is a single key. What else a header may name
   (`jku`, `x5u`, `jwk`) is ignored, and `crit` is refused.
+* A token that says in its `typ` that it is something else is no login: an issuer signs logout tokens and others with
+  the same key.
 * `exp` is required. A token with an `aud` is for somebody else unless the settings name that audience.
 * A text about a fault has nothing of the token in it.
 
@@ -45,6 +47,8 @@ _KINDS: Final[dict[tuple[str, str], tuple[str, tuple[str, ...]]]] = {
 }
 ALGORITHMS: Final = tuple(algorithm for algorithm, _ in _KINDS.values())
 """The algorithms that a token may be signed with."""
+# The types (`typ`, RFC 7515 section 4.1.9, in lower case) of tokens that may log in; many issuers give none.
+_TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 _OPTIONS: Final = {
     "require": ["exp"],
     # Against the time that we are given, below.
@@ -194,6 +198,9 @@ def check_token(token: str, keys: KeySet, rules: TokenRules, wall: float) -> Tok
         raise TokenRefused("the token is no JWT") from None
     if "crit" in header:
         raise TokenRefused("the token has conditions that this server does not know (crit)")
+    kind = header.get("typ")
+    if kind is not None and not (isinstance(kind, str) and kind.lower() in _TYPES):
+        raise TokenRefused("the token is for another purpose (typ)")
     key = keys.find(header.get("kid"))
     if header.get("alg") != key.algorithm:
         raise TokenRefused(f"the token is not signed as its key signs ({key.algorithm})")
