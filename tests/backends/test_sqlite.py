@@ -345,7 +345,7 @@ async def test_a_file_damaged_while_in_use_fails_the_calls_and_not_the_directory
 
 async def test_a_folder_that_cannot_be_made_is_an_error_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(DirectoryUnavailable, match="cannot be opened"):
+    with pytest.raises(DirectoryUnavailable, match="file is no directory"):
         await SqliteDirectory.open(tmp_path / "file" / "names.sqlite3")
 
 

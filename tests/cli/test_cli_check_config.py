@@ -362,6 +362,21 @@ def test_a_server_that_is_older_than_its_names_says_how_to_go_on(tmp_path: Path)
     assert "wrong" not in checked(tmp_path, "--port", str(free_port()), *words)[1]
 
 
+@pytest.mark.parametrize("below", ["", "below/it"])
+def test_a_file_in_the_place_of_the_data_folder_is_told_once_and_as_what_it_is(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    words = ("--data", str(file / below), "--port", str(free_port()))
+    done = aldis("serve", "--admin-port", "none", *words, home=tmp_path)
+    assert done.returncode == 1
+    assert f"{file} is no directory" in done.stderr
+    assert "File exists" not in done.stderr
+    code, text = checked(tmp_path, *words)
+    (wrong,) = [line for line in text.splitlines() if line.startswith("wrong")]
+    assert code == 2
+    assert "Errno" not in wrong
+
+
 def test_it_takes_the_options_of_serve(tmp_path: Path) -> None:
     ours, theirs = (aldis(command, "--help", home=tmp_path).stdout for command in ("check-config", "serve"))
     shown = [text.partition("Options")[2].partition("Examples")[0].splitlines() for text in (ours, theirs)]

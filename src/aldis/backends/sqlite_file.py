@@ -143,6 +143,8 @@ class SqliteFile:
         """The exception for one caller: a new one for each, because each gets its own traceback."""
         if isinstance(error, DirectoryUnavailable):
             return type(error)(*error.args)
+        if isinstance(error, FileExistsError | NotADirectoryError) and (file := _file_above(self.path)) is not None:
+            return DirectoryUnavailable(f"{file} is no directory")
         if isinstance(error, OSError):
             return DirectoryUnavailable(f"{self.path} cannot be opened: {error.strerror or error}")
         if isinstance(error, sqlite3.Error):
@@ -187,6 +189,11 @@ def _identity_of(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _file_above(path: Path) -> Path | None:
+    """What is no folder, and is where the folder of `path` would be, or one above it."""
+    return next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
 
 
 def check_file(path: Path) -> None:

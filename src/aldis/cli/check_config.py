@@ -424,10 +424,11 @@ def _check_files(config: ServerConfig) -> Iterator[Finding]:
             yield Finding("note", f"data: {config.data} {text}")
         if not config.admin_token and (doubt := readable_by_others(Path(config.data) / TOKEN_NAME)):
             yield Finding("note", f"data: {doubt}")
-        try:
-            BanFile(Path(config.data) / BANS_NAME).load()
-        except ConfigError as error:
-            yield Finding("wrong", str(error))
+        if os.path.isdir(config.data):  # else it was told already
+            try:
+                BanFile(Path(config.data) / BANS_NAME).load()
+            except ConfigError as error:
+                yield Finding("wrong", str(error))
 
 
 def _holder(folder: Path) -> int | None:
