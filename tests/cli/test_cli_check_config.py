@@ -362,6 +362,17 @@ def test_a_server_that_is_older_than_its_names_says_how_to_go_on(tmp_path: Path)
     assert "wrong" not in checked(tmp_path, "--port", str(free_port()), *words)[1]
 
 
+def test_a_backup_of_names_of_a_newer_release_says_how_to_go_on(tmp_path: Path) -> None:
+    names, backup = tmp_path / "names.sqlite3", tmp_path / "backup.sqlite3"
+    SqliteFile(names, patience=1).create()
+    with closing(sqlite3.connect(names, isolation_level=None)) as database:
+        database.execute("PRAGMA user_version=99")
+    done = aldis("directory", "backup", str(backup), "--data", str(tmp_path), home=tmp_path)
+    assert (done.returncode, backup.exists()) == (2, False)
+    assert "names.sqlite3 has version 99, of a newer release of Aldis" in done.stderr
+    assert "Use that release again." in done.stderr
+
+
 @pytest.mark.parametrize("below", ["", "below/it"])
 def test_a_file_in_the_place_of_the_data_folder_is_told_once_and_as_what_it_is(tmp_path: Path, below: str) -> None:
     file = tmp_path / "file"

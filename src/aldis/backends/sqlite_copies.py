@@ -19,6 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from aldis.backends.base import DirectoryTooNew
 from aldis.backends.sqlite_file import SqliteFile, check_file, is_locked, version_of
 from aldis.errors import UsageError
 
@@ -33,7 +34,8 @@ def backup(path: Path, copy: Path, along: Mapping[str, bytes]) -> int:
     """Copy the directory at `path` to the new file `copy`; return the number of names.
 
     `along` are contents of files that go along, by name. A server may use the directory meanwhile. Raises `UsageError`
-    for a file that cannot be used, and `DirectoryUnavailable` when the copy cannot be made.
+    for a file that cannot be used, `DirectoryTooNew` for one of a newer release, and `DirectoryUnavailable` when the
+    copy cannot be made.
     """
     check_file(path)
     if os.path.lexists(copy):
@@ -51,7 +53,10 @@ def restore(path: Path, copy: Path, put: Callable[[Mapping[str, bytes]], None]) 
     and where the old directory is kept, if there was one. Raises `UsageError` when a
     process has the directory open or the backup cannot be used, and `DirectoryUnavailable` for other faults.
     """
-    check_file(copy)
+    try:
+        check_file(copy)
+    except DirectoryTooNew as error:
+        raise UsageError(str(error)) from None  # without the advice for a server's own names
     with _in_words(path), _held(path) as old, _draft(path) as draft:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         names, along = _copy(copy, draft)

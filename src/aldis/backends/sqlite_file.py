@@ -197,7 +197,7 @@ def _file_above(path: Path) -> Path | None:
 
 
 def check_file(path: Path) -> None:
-    """Raise `UsageError` unless there is a directory at `path` that this release can read."""
+    """Raise as `open_present` does."""
     database, _ = open_present(path)
     database.close()
 
@@ -205,8 +205,8 @@ def check_file(path: Path) -> None:
 def open_present(path: Path, *, read_only: bool = False) -> tuple[sqlite3.Connection, int]:
     """Open a directory that is there; return the version of its schema, too. Any thread may use the connection.
 
-    Raises `UsageError` unless there is a directory at `path` that this release can read. With `read_only`, SQLite
-    writes nothing to the file, also when it closes it.
+    Raises `UsageError` unless there is a directory at `path`, and `DirectoryTooNew` when this release cannot read it.
+    With `read_only`, SQLite writes nothing to the file, also when it closes it.
     """
     try:
         path.stat()  # for its words: SQLite says only that it cannot open the file
@@ -221,6 +221,8 @@ def open_present(path: Path, *, read_only: bool = False) -> tuple[sqlite3.Connec
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     except sqlite3.Error as error:
         raise UsageError(f"{path} {_WORDS.get(code_of(error), 'cannot be used')} ({error})") from None
+    except DirectoryTooNew:
+        raise
     except DirectoryUnavailable as error:
         raise UsageError(str(error)) from None
     if version == 0:

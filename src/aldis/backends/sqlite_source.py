@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from aldis.backends.base import Binding, DirectoryUnavailable
+from aldis.backends.base import Binding, DirectoryTooNew, DirectoryUnavailable
 from aldis.backends.sqlite import PATIENCE, select_bindings, select_listed
 from aldis.backends.sqlite_file import MIGRATIONS, SqliteFile, open_present
 from aldis.errors import UsageError
@@ -39,7 +39,10 @@ class SqliteSource:
 
     @classmethod
     def _open(cls, path: Path) -> SqliteSource:
-        database, version = open_present(path, read_only=True)
+        try:
+            database, version = open_present(path, read_only=True)
+        except DirectoryTooNew as error:
+            raise UsageError(str(error)) from None
         if version != len(MIGRATIONS):
             database.close()
             raise UsageError(f"{path} is of an older release: start this release's server on it once, to bring it up")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aldis.backends.base import DatabaseUnavailable, DirectoryTooNew, DirectoryUnavailable
-from aldis.cli.exits import ExitCode, complain
+from aldis.cli.exits import ExitCode, complain, explain
 from aldis.cli.options import check_names, existing_file, names_action, user_name, utf8
 from aldis.cli.parser import Parser, run_command
 from aldis.cli.text import safe_line
@@ -94,7 +94,11 @@ def _backup(words: Sequence[str]) -> int:
     )
     file, directory, bans = _parsed("backup", text, "  aldis directory backup names-$(date +%F).sqlite3", words)
     content = None if bans is None else bans.content()
-    names = backup(directory, file, {} if content is None else {FILE_NAME: content})
+    try:
+        names = backup(directory, file, {} if content is None else {FILE_NAME: content})
+    except DirectoryTooNew as error:
+        complain(explain(error))
+        return ExitCode.USAGE
     what = _counted(names, "name") if content is None else f"{_counted(names, 'name')} and the bans"
     print(f"{what} copied to {safe_line(str(file))}")
     return ExitCode.OK
