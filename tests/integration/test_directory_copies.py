@@ -207,8 +207,12 @@ async def test_a_damaged_directory_is_replaced_and_kept(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert set(names_in(path)) == {"alice", "bob"}
     assert path.with_name(FILE_NAME + ".before-restore-1").read_bytes() == b"damaged" * 1000
+    # It may have the last names, for a program that mends the kept file.
+    assert path.with_name(FILE_NAME + ".before-restore-1-wal").read_bytes() == b"stale"
+    assert not path.with_name(FILE_NAME + "-wal").exists()
     assert directory(tmp_path, "restore", copy).returncode == 0
     assert path.with_name(FILE_NAME + ".before-restore-2").exists()
+    assert not path.with_name(FILE_NAME + ".before-restore-2-wal").exists()
 
 
 async def test_a_backup_moves_to_a_new_machine(tmp_path: Path) -> None:

@@ -65,14 +65,17 @@ def restore(path: Path, copy: Path, put: Callable[[Mapping[str, bytes]], None]) 
         if old is not None:
             kept = _free_name(path)
             _give_name(path, kept)
+            # Left by a damaged file. It may have its last names, and whoever mends the file needs both.
+            with suppress(FileNotFoundError):
+                _give_name(_beside(path, "-wal"), _beside(kept, "-wal"))
         if os.name == "posix" and os.geteuid() == 0:
             # The server has to read it, and may not run as root. On a new machine its folder is there already.
             owner = old or path.parent.stat()
             os.chown(draft, owner.st_uid, owner.st_gid)
         for side in _SIDE_FILES:
-            # Left by a damaged file. SQLite would apply it to the new one.
+            # SQLite would apply it to the new file.
             with suppress(FileNotFoundError):
-                path.with_name(path.name + side).unlink()
+                _beside(path, side).unlink()
         draft.replace(path)
     return names, kept
 
@@ -151,9 +154,13 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _free_name(path: Path) -> Path:
     number = 1
-    while os.path.lexists(kept := path.with_name(f"{path.name}.before-restore-{number}")):
+    while any(map(os.path.lexists, (kept := _beside(path, f".before-restore-{number}"), _beside(kept, "-wal")))):
         number += 1
     return kept
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def _give_name(file: Path, name: Path) -> None:
