@@ -80,6 +80,7 @@ class RedisDirectory:
         # The name that the last page of bindings ended with, and those behind it.
         self._ahead: tuple[str, deque[str]] | None = None
         # Where calls wait for the sync: the names whose last change here has not returned, or has failed, with it.
+        # Those of other processes are not known here: docs/deploy.md says what that means.
         self._unsynced: dict[str, Command] = {}
         self._calls = 0
         self._closed = False
