@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 from redis.asyncio.connection import AbstractConnection
+from redis.crc import key_slot
 from redis.exceptions import ConnectionError  # noqa: A004 - the library's own
 
 from aldis.backends import redis_client
@@ -287,3 +288,26 @@ async def until_known(servers: RedisServers, count: int) -> None:
     async with asyncio.timeout(PATIENCE):
         while len(await servers.masters()) < count:
             pass
+
+
+async def test_a_command_whose_slot_has_moved_waits_for_the_disk_of_the_server_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As WAITAOF answers, which not every server here has; counted as EVAL.
+    monkeypatch.setattr(redis_client, "_WAIT_FOR_DISK", ("EVAL", "return {1, 0}", 0), raising=False)
+    with Cluster(tmp_path, "--save", "") as cluster:
+        servers = RedisServers(RedisUrl.parse(cluster.url))
+        command = Command("INCR", "{moved}")
+        assert await servers.run([command], sync_ms=1000) == [1]
+        slot = key_slot(b"moved")
+        address = servers.master_of(b"{moved}")
+        assert address is not None
+        (source,) = [server for server in cluster.servers if server.port == address[1]]
+        target = next(server for server in cluster.servers if server is not source)
+        source.say("del", "{moved}")
+        identity = target.say("cluster", "myid").strip()
+        for server in (target, source):
+            server.say("cluster", "setslot", str(slot), "node", identity)
+        assert await servers.run([command], sync_ms=1000) == [1]
+        assert "cmdstat_eval:calls=1," in target.say("info", "commandstats")
+        await servers.close()

@@ -31,6 +31,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
@@ -43,6 +44,7 @@ from redis.exceptions import (
     RedisClusterException,
     RedisError,
     TimeoutError,  # noqa: A004 - the library's own
+    TryAgainError,
 )
 
 from aldis.backends.redis_url import RedisUrl
@@ -141,12 +143,16 @@ class RedisServers:
         with _connections():
             whole = await self._first_calls(commands) if ordered else frozenset()
             answers = await self._send(commands, whole=whole, sync_ms=sync_ms)
-            unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-            if not unknown:
-                return answers
-            again = await self._send([commands[place] for place in unknown], whole=range(len(unknown)), sync_ms=sync_ms)
-            for place, answer in zip(unknown, again, strict=True):
-                answers[place] = answer
+            if sync_ms is not None and (moved := _places_of(answers, _REDIRECTED)):
+                # redis-py would send these to another server behind the wait for the disk, and nobody waits there.
+                assert isinstance(self._client, RedisCluster)  # noqa: S101 - no other server says so
+                await self._client.nodes_manager.initialize()
+                await self._again(commands, answers, moved, sync_ms=sync_ms)
+                # Of a slot that is being moved, key by key: the library finds the server, without a wait for the disk.
+                moved = _places_of(answers, _REDIRECTED)
+                await self._again(commands, answers, moved, sync_ms=None)
+            unknown = _places_of(answers, NoScriptError)
+            await self._again(commands, answers, unknown, sync_ms=sync_ms)
         return answers
 
     async def of_each(self, *words: Word) -> list[Any]:
@@ -238,6 +244,21 @@ class RedisServers:
 
         self._following = asyncio.create_task(look(), name="aldis-redis-master")
 
+    async def _again(
+        self,
+        commands: Sequence[Command],
+        answers: list[Any],
+        places: Sequence[int],
+        *,
+        sync_ms: int | None,
+    ) -> None:
+        """Send the commands at these places again, with the texts of their scripts, and put their answers in place."""
+        if not places:
+            return
+        again = await self._send([commands[place] for place in places], whole=range(len(places)), sync_ms=sync_ms)
+        for place, answer in zip(places, again, strict=True):
+            answers[place] = answer
+
     async def _first_calls(self, commands: Sequence[Command]) -> frozenset[int]:
         """The places of the first call of each script at each server."""
         if isinstance(self._client, RedisCluster):
@@ -267,8 +288,9 @@ class RedisServers:
         servers = self._servers_of(commands) if sync_ms is not None else {}
         for node in servers:
             more = {} if node is None else {"target_nodes": node}
-            pipeline.execute_command("WAITAOF", 1, 0, sync_ms, **more)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+            pipeline.execute_command(*_WAIT_FOR_DISK, sync_ms, **more)
+        alone = {"allow_redirections": False} if servers and isinstance(self._client, RedisCluster) else {}
+        answers: list[Any] = await pipeline.execute(raise_on_error=False, **alone)
         waits = answers[len(commands) :]
         for places, synced in zip(servers.values(), waits, strict=True):
             if isinstance(synced, Exception) or synced[0] < 1:
@@ -299,6 +321,15 @@ class RedisServers:
             node = None if cluster is None else cluster.get_node_from_key(command.key)
             found.setdefault(node, []).append(place)
         return found
+
+
+_WAIT_FOR_DISK: Final[tuple[Word, ...]] = ("WAITAOF", 1, 0)
+# What a server of a Cluster says of a key that another one has.
+_REDIRECTED: Final = (AskError, TryAgainError)  # a MovedError is an AskError
+
+
+def _places_of(answers: Sequence[Any], kind: type[Exception] | tuple[type[Exception], ...]) -> list[int]:
+    return [place for place, answer in enumerate(answers) if isinstance(answer, kind)]
 
 
 # The first one that fits counts.
