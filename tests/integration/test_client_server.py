@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -383,8 +384,20 @@ async def test_an_expired_certificate_is_refused_in_plain_words(tmp_path: Path) 
 
 
 async def test_dialling_a_plain_server_with_tls_is_explained(server: SignalingServer) -> None:
-    reason = await _refused(server.url.replace("ws://", "wss://"), connect_timeout=1.0)
+    reason = await _refused(server.url.replace("ws://", "wss://"))
+    assert reason == "it does not speak TLS on this port; is it a ws:// server?"
+
+
+async def test_dialling_something_else_without_tls_is_explained() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        reason = await _refused(f"wss://127.0.0.1:{silent.getsockname()[1]}", connect_timeout=1.0)
     assert reason == "no answer within 1 s; is it a ws:// server?"
+
+
+async def test_dialling_a_server_with_tls_without_it_is_explained(tmp_path: Path) -> None:
+    async with secure_server(tmp_path) as (server, _):
+        reason = await _refused(f"ws://127.0.0.1:{server.port}")
+    assert reason == "the server closed the connection instead of answering; is it a wss:// server?"
 
 
 async def test_a_server_that_hangs_up_during_the_tls_handshake_is_a_lost_line_and_no_traceback(

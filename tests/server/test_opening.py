@@ -29,6 +29,9 @@ class Answering:
     def refuse_old(self, transport: asyncio.Transport) -> None:
         self.asked += 1
 
+    def refuse_tls(self, transport: asyncio.Transport) -> None:
+        self.asked += 1
+
     def answer(self, transport: asyncio.Transport, place: Place, address: str) -> asyncio.BufferedProtocol:
         self.asked += 1
         raise RuntimeError("there is nobody to answer")

@@ -348,7 +348,9 @@ async def open_transport(
             raise ServerUnreachable(address.url, f"no answer within {connect_timeout:g} s{hint}")
         ws, frames = dialing.result()
         if not isinstance(frames, _Frames):  # picows does this when the connection ended before the upgrade
-            raise ServerUnreachable(address.url, "the server closed the connection instead of answering")
+            # A server with TLS takes our request for a broken handshake.
+            hint = "" if address.secure else "; is it a wss:// server?"
+            raise ServerUnreachable(address.url, f"the server closed the connection instead of answering{hint}")
         transport = Transport(ws, frames)
         return transport
     except (OSError, WSError, UnicodeError) as error:

@@ -14,6 +14,8 @@ from aldis.server.names import Host, read_host
 # Seconds that a refused client should wait. Clients add a random pause of their own.
 RETRY_AFTER: Final = 5
 _OLD_REQUEST_LINE: Final = re.compile(rb"GET [!-~]+ HTTP/1\.0")
+# The first byte of a record with a handshake (RFC 8446 section 5.1), and of no request.
+_TLS_HANDSHAKE: Final = 22
 
 
 class Headers(Protocol):
@@ -56,6 +58,11 @@ def is_old(line: bytes) -> bool:
     return _OLD_REQUEST_LINE.fullmatch(line) is not None
 
 
+def is_tls(head: bytes | bytearray) -> bool:
+    """Tell whether these first bytes of a connection begin a TLS handshake."""
+    return bool(head) and head[0] == _TLS_HANDSHAKE
+
+
 def tokens(headers: Headers, name: str) -> list[str]:
     """The elements of a header that is a list (RFC 9110 section 5.6.1), over all its lines."""
     return [token.strip() for line in headers.getall(name, []) for token in line.split(",")]
@@ -67,6 +74,9 @@ def host_of(headers: Headers) -> Host | None:
     return read_host(values[0]) if len(values) == 1 else None
 
 
+NO_TLS: Final = plain(
+    HTTPStatus.BAD_REQUEST, "There is no TLS on this port: dial it with ws:// or http://.\n", "bad-request"
+)
 # nginx before 1.29.7 speaks HTTP/1.0 to servers unless it is told otherwise.
 OLD_HTTP: Final = plain(
     HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,

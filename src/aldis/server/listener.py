@@ -35,7 +35,7 @@ from aldis.server.arrivals import Arrivals
 from aldis.server.certificates.challenges import Challenges
 from aldis.server.certificates.connections import Challenged, challenge_context
 from aldis.server.connections import Connections
-from aldis.server.http import OLD_HTTP, Headers, HttpReply, busy, host_of
+from aldis.server.http import NO_TLS, OLD_HTTP, Headers, HttpReply, busy, host_of
 from aldis.server.logs import Log, Throttle
 from aldis.server.names import Arrival
 from aldis.server.opening import Opening, OpeningLimits, Openings, Silent
@@ -341,6 +341,11 @@ class Listener:
         transport.write(_OLD_HTTP)
         transport.close()
 
+    def refuse_tls(self, transport: asyncio.Transport) -> None:
+        """See `opening.Answering`."""
+        transport.write(_NO_TLS)
+        transport.close()
+
     def answer(self, transport: asyncio.Transport, place: Place, address: str) -> asyncio.BufferedProtocol:
         """See `opening.Answering`. Makes what `picows.ws_create_server` makes for each connection; picows has no public
         function for it."""
@@ -446,3 +451,4 @@ def _closing(reply: HttpReply) -> bytes:
 
 
 _OLD_HTTP: Final = _closing(OLD_HTTP)
+_NO_TLS: Final = _closing(NO_TLS)

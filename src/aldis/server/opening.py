@@ -22,7 +22,7 @@ from typing import Final, Protocol, cast
 
 from aldis.server.admission import Admission, Place
 from aldis.server.arrivals import Arrivals
-from aldis.server.http import is_old
+from aldis.server.http import is_old, is_tls
 from aldis.server.picows_protocol import MAX_READ
 
 # What picows takes as a request (RFC 9112 section 3 asks for 8,000 bytes of a request line at least).
@@ -151,6 +151,9 @@ class Answering(Protocol):
     def refuse_old(self, transport: asyncio.Transport) -> None:
         """Answer a request in HTTP/1.0, and close."""
 
+    def refuse_tls(self, transport: asyncio.Transport) -> None:
+        """Answer a TLS handshake where none belongs, and close."""
+
     def answer(self, transport: asyncio.Transport, place: Place, address: str) -> asyncio.BufferedProtocol:
         """A protocol for this transport, which answers the request that it gets."""
 
@@ -187,7 +190,8 @@ class Opening(asyncio.BufferedProtocol):
         head = self._head
         start = max(0, len(head) - len(_END) + 1)
         head += self._openings.buffer[:size]
-        if len(head) >= MAX_HEAD or head.find(_END, start) >= 0:
+        # The end of a request never comes from a client that speaks TLS to a port without it.
+        if len(head) >= MAX_HEAD or head.find(_END, start) >= 0 or is_tls(head):
             self._transport.pause_reading()
             self._openings.turn(self._place, self._address, self._proceed)
         else:
@@ -201,6 +205,8 @@ class Opening(asyncio.BufferedProtocol):
         try:
             if is_old(bytes(self._head.partition(b"\r\n")[0])):
                 self._answering.refuse_old(self._transport)
+            elif is_tls(self._head):
+                self._answering.refuse_tls(self._transport)
             else:
                 self._hand_over()
         except Exception as error:  # noqa: BLE001 - a bug: it is logged, and costs this connection only
