@@ -233,6 +233,14 @@ async def test_a_recipient_waits_until_the_sender_comes_back(server: QuickServer
     assert (here / "to" / "a.bin").read_bytes() == path.read_bytes()
 
 
+async def test_a_sender_tells_once_that_the_recipient_has_left(server: QuickServer, here: Path) -> None:
+    async with send(server, a_file(here, SIZE), "bob") as alice:
+        async with a_store(server, "bob") as bob:
+            await Watched(bob, here / "to").until(1, 10 * MEGABYTE)
+        await alice.says("not everything had arrived; waiting for bob to come back")
+        assert (await alice.says("bob has left")).count("has left") == 1
+
+
 async def test_a_full_disk_at_the_recipient_is_told_at_both_ends(server: QuickServer, here: Path) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     async with receive(server, "-", output=full) as bob:

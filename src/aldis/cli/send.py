@@ -305,7 +305,8 @@ class Sending:
     async def _is_back(self, limit: float | None) -> bool:
         from aldis.errors import PeerError, PeerKeyChanged
 
-        self._screen.tell(f"{safe_line(self._peer)} has left before everything had arrived; waiting")
+        # The talk tells that they have left, or that the line is dead.
+        self._screen.tell(f"not everything had arrived; waiting for {safe_line(self._peer)} to come back")
         try:
             await self._talk.meet(limit)
         except PeerKeyChanged:
