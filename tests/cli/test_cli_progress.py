@@ -14,6 +14,7 @@ from aldis.cli.progress import amount, shown_name
     ("size", "text"),
     [
         (0, "0 bytes"),
+        (1, "1 byte"),
         (999, "999 bytes"),
         (1000, "1.0 kB"),
         (99_440, "99.4 kB"),

@@ -24,6 +24,8 @@ _LONGEST_NAME: Final = 40  # characters; a longer name is cut in the middle
 
 def amount(size: float) -> str:
     """A number of bytes as people read it, in powers of 1000."""
+    if size == 1:
+        return "1 byte"
     unit = 0
     while size >= 999.5 and unit < len(_UNITS) - 1:
         size /= 1000
@@ -131,7 +133,8 @@ class _Line:
                 "1 link or special file" if transfer.left_out == 1 else f"{transfer.left_out} links or special files"
             )
             left_out = f"; {links} left out" if transfer.left_out else ""
-            self._screen.tell(f"{done} {name}{where}: {amount(size)}{speed}{left_out}")
+            # The list of the files of a folder takes time, and is none of what people count.
+            self._screen.tell(f"{done} {name}{where}: {amount(size - transfer.listing)}{speed}{left_out}")
 
 
 def _folder_of(transfer: Transfer) -> str:

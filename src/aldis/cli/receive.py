@@ -207,7 +207,7 @@ class Receiving:
         from aldis.cli.progress import amount, shown_name
 
         async with self._asking:
-            size = "unknown size" if transfer.size is None else amount(transfer.size)
+            size = "unknown size" if transfer.size is None else amount(transfer.size - transfer.listing)
             what = f"{'the folder ' if transfer.folder else ''}{shown_name(transfer.name)} ({size})"
             self._screen.say(f"{safe_line(transfer.user_id)} offers {what}")
             answer = await asyncio.to_thread(_read_answer)

@@ -128,7 +128,7 @@ class OutgoingJob(Job):
             self.end(TransferStep.FAILED, "the file has changed since it was offered")
             return
         self._found, self.ready = found, True
-        self.transfer.left_out = found.left_out
+        self.transfer.left_out, self.transfer.listing = found.left_out, len(found.manifest)
         self.owner.announce(self.peer)
 
     def restarted(self) -> bool:

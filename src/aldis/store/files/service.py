@@ -109,6 +109,7 @@ class FileService:
             found.size,
             safe_mime(found.mime),
             folder=bool(found.manifest),
+            listing=len(found.manifest),
             left_out=found.left_out,
         )
         transfer.offered(path_of(found, path))
@@ -424,7 +425,8 @@ class FileService:
         name, mime = safe_name(offer.name), safe_mime(offer.mime)
         size = None if offer.stream else offer.size
         first = offer.resumes or offer.id
-        transfer = Transfer(self, peer.user_id, first, "in", name, size, mime, folder=offer.manifest > 0)
+        listing = offer.manifest
+        transfer = Transfer(self, peer.user_id, first, "in", name, size, mime, folder=listing > 0, listing=listing)
         transfer.device = peer.name
         job = IncomingJob(self, peer, transfer, offer)
         before = None

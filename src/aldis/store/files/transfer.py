@@ -87,8 +87,8 @@ class Transfer:
     `id`: its name, which stays the same when the journal has it go on after a restart. `user_id`: the other user,
     `device`: their device, None before the file was offered to one. `direction`: `out` or `in`. `name`: that of the
     file, safe to be used in a folder. `size` in bytes; None for a stream until it has ended. `mime`: the type of the
-    content, as the sender says. `folder`: it is a folder, and `size` includes the list of its files. `left_out`: links
-    and special files of a folder that are not sent.
+    content, as the sender says. `folder`: it is a folder, and `size` includes the list of its files, `listing` bytes of
+    it. `left_out`: links and special files of a folder that are not sent.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class Transfer:
         mime: str,
         *,
         folder: bool = False,
+        listing: int = 0,
         left_out: int = 0,
     ) -> None:
         self.id = transfer_id
@@ -112,6 +113,7 @@ class Transfer:
         self.size = size
         self.mime = mime
         self.folder = folder
+        self.listing = listing
         self.left_out = left_out
         self._service = service
         self._state = TransferState.OFFERED
