@@ -329,7 +329,7 @@ async def test_two_people_without_names_use_a_code(server: QuickServer, here: Pa
         code = await code_of(alice)
         await alice.says("only this machine reaches this server")
         # As somebody types it who has heard it.
-        async with receive_by_code(server, code.replace("-", " ").upper(), here / "to") as bob:
+        async with receive_by_code(server, *code.upper().split("-"), here / "to") as bob:
             assert await bob.end() == 0
         assert await alice.end() == 0
     assert (here / "to" / "a.bin").read_bytes() == path.read_bytes()
@@ -385,6 +385,10 @@ async def test_what_a_code_had_begun_goes_on_with_the_next_code(server: QuickSer
         (["receive", "42-acid-acorn", "--path", "relay"], "--path goes with --as ME"),
         (["receive"], "give the CODE"),
         (["receive", "42-acidd-acorn"], "'acidd' is no word of a code; did you mean 'acid'?"),
+        (["receive", "42", "Acidd", "acorn"], "'acidd' is no word of a code; did you mean 'acid'?"),
+        (["receive", "42-acidd", "acorn"], "'acidd' is no word of a code; did you mean 'acid'?"),
+        (["receive", "42", "acid", "acorn", "none"], "there is no directory 'none'"),
+        (["receive", "42", "acid"], "give the CODE"),
         (["receive", "42-acid-acorn", "--from", "alice"], "--from goes with --as ME"),
         (["receive", "--as", "bob"], "nobody can be asked: give --from NAME, or --yes"),
         (["receive", "--as", "bob", "--yes", "a", "b"], "one DIR, not 2"),

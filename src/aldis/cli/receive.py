@@ -71,9 +71,9 @@ def run(words: Sequence[str]) -> int:
     arguments = parser.parse_intermixed_args(words, Arguments())
     code, given = None, arguments.code
     if arguments.me is None:
-        if not given or not _CODE.fullmatch(given[0]):
+        code, given = _code_of(given)
+        if code is None:
             parser.error("give the CODE that `aldis send` has printed, or your name with --as ME")
-        code, *given = given
         if arguments.sender is not None:
             parser.error("--from goes with --as ME; with a CODE there is one sender")
         check_code(parser, arguments)
@@ -94,6 +94,15 @@ def run(words: Sequence[str]) -> int:
     log_to_stderr(verbose=arguments.verbose)
     work = _by_name(arguments, target) if code is None else _by_code(arguments, code, target)
     return asyncio.run(until_signal(work))
+
+
+def _code_of(words: list[str]) -> tuple[str | None, list[str]]:
+    """The code that these words begin with, and the others. A code may be typed as it is spoken: `42 acorn tulip`."""
+    for count in range(1, 4):
+        text = " ".join(words[:count])
+        if _CODE.fullmatch(text):
+            return text, words[count:]
+    return None, words
 
 
 async def _by_name(arguments: Arguments, target: str) -> ExitCode:
