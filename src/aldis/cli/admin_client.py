@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from argparse import ArgumentTypeError, Namespace
 from http import HTTPStatus
 from http.client import HTTPException
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from aldis.cli.exits import AdminUnreachable
 from aldis.cli.options import existing_file
 from aldis.cli.parser import Parser
 from aldis.environment import data_directory, expand
 from aldis.errors import AldisError, UsageError
+from aldis.protocol.hosts import is_this_machine
 
 DEFAULT_ADMIN: Final = "http://127.0.0.1:9080"
 TOKEN_FILE: Final = "admin-token"  # noqa: S105 - the name of a file
@@ -56,7 +58,7 @@ def add_admin(parser: Parser) -> None:
     parser.options.add_argument(
         "--admin",
         metavar="URL",
-        type=_address,
+        type=admin_address,
         default=os.environ.get("ALDIS_ADMIN") or None,
         help=f"The admin port of the server [$ALDIS_ADMIN, that of --config, or {DEFAULT_ADMIN}].",
     )
@@ -81,15 +83,29 @@ def add_admin(parser: Parser) -> None:
     )
 
 
-def _address(text: str) -> str:
+def admin_address(text: str) -> str:
+    """The URL of an admin port as a person types it; for `type=`. Without a scheme it is as that of a server: the
+    token goes to other machines over TLS only."""
+    url = text.strip().rstrip("/")
     try:
-        parts = urlsplit(text)
+        if "://" not in url:
+            host = urlsplit(f"//{url}")
+            local = host.port is not None and is_this_machine(host.hostname or "")
+            url = f"{'http' if local else 'https'}://{url}" if host.port else ""
+        parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
-    if not usable:
+    if not usable or re.search(r"\s", url):
         raise ArgumentTypeError(f"{text!r} is not the URL of an admin port; an example is {DEFAULT_ADMIN}")
-    return text.rstrip("/")
+    return url
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """The token is for one server: it is not sent to where that, or whoever answers in its place, points."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Follow none."""
 
 
 class AdminClient:
@@ -99,7 +115,7 @@ class AdminClient:
         """Raises `UsageError` when there is no token, `ConfigError` when a settings file is no such file."""
         self._url, self._token, self._source = _from_config(arguments)
         # The admin port is on this machine, or reached by a tunnel: never by way of a proxy for the web.
-        self._opener = build_opener(ProxyHandler({}))
+        self._opener = build_opener(ProxyHandler({}), _NoRedirect())
 
     def ask(
         self, method: str, path: str, *, query: dict[str, str] | None = None, body: object = None
@@ -108,7 +124,7 @@ class AdminClient:
         url = f"{self._url}/api/v1{path}" + (f"?{urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        request = Request(url, data, headers, method=method)  # noqa: S310 - http or https, see `_address`
+        request = Request(url, data, headers, method=method)  # noqa: S310 - http or https, see `admin_address`
         try:
             with self._opener.open(request, timeout=_TIMEOUT) as reply:
                 answer: dict[str, Any] = json.loads(reply.read(_MAX_REPLY))
@@ -124,6 +140,11 @@ class AdminClient:
             return (
                 f"the server at {self._url} has another admin token than {self._source}; name its data directory with "
                 "--data, its settings with --config, or a file that has its token with --token-file"
+            )
+        if 300 <= error.code < 400:
+            return (
+                f"{self._url} answers with a redirect to {error.headers.get('Location', '')!r}, and the token is not "
+                "sent on; name the admin port itself with --admin"
             )
         return _why(error)
 
