@@ -58,6 +58,7 @@ def test_settings_that_can_be_used_are_code_0_and_nothing_is_made(tmp_path: Path
         (("--tls-cert", "x.pem"), "tls_key: tls_cert and tls_key go together"),
         (("--tls-cert", "x.pem", "--tls-key", "y.pem"), "tls_cert: cannot read x.pem"),
         (("--host", "no.such.host.invalid"), "host: 'no.such.host.invalid' cannot be resolved"),
+        (("--host", "::1%98765"), "port: cannot listen on [::1%98765]:"),
         (("--host", "192.0.2.1"), "port: cannot listen on 192.0.2.1:"),
         (("--tls-handshakes", "5"), "tls_handshakes: '5' given with --tls-handshakes cannot be used; expected a whole"),
         (

@@ -7,12 +7,13 @@ import socket
 import sqlite3
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
 import pytest
+import uvloop
 from cryptography.hazmat.primitives import serialization
 
 from aldis.backends.sqlite_file import FILE_NAME
@@ -172,6 +173,18 @@ async def test_a_server_on_all_ipv6_addresses_takes_ipv4_as_well(host: str, addr
 async def test_a_port_that_is_taken_on_ipv4_alone_is_told_by_a_server_on_all_addresses() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(ConfigError, match="in use by another program"):
         await SignalingServer(config(host="::", port=other.getsockname()[1])).start()
+
+
+@pytest.mark.parametrize("zone", ["none", "98765"])
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_address_with_a_zone_that_is_not_there_is_told(
+    loop: Callable[[], asyncio.AbstractEventLoop], zone: str
+) -> None:
+    with (
+        asyncio.Runner(loop_factory=loop) as runner,
+        pytest.raises(ConfigError, match=f"no network interface '{zone}'"),
+    ):
+        runner.run(SignalingServer(config(host=f"::1%{zone}")).start())
 
 
 async def test_ipv6_is_served(server: SignalingServer) -> None:

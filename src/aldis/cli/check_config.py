@@ -287,6 +287,8 @@ def _check_stun(config: ServerConfig) -> Iterator[Finding]:
 
 
 def _check_port(setting: str, host: str, port: int) -> Finding:
+    from aldis.server.sockets import check_zone
+
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -294,6 +296,7 @@ def _check_port(setting: str, host: str, port: int) -> Finding:
         return Finding("wrong", f"{setting.replace('port', 'host')}: {host!r} cannot be resolved: {error}")
     family, _, _, _, address = found[0]
     try:
+        check_zone(host)
         # Like a server, it may have a port whose last connections are still closing.
         socket.create_server(address[:2], family=family).close()
     except OSError as error:

@@ -46,6 +46,7 @@ async def listening_sockets(host: str, port: int, *, shared: bool = False) -> li
     All use one port, also when `port` is 0. `shared`: other sockets of this user may listen there too (SO_REUSEPORT);
     the kernel spreads connections over them.
     """
+    check_zone(host)
     dual = dual_stack(host, port, shared=shared)
     if dual is not None:
         return [dual]
@@ -61,6 +62,18 @@ async def listening_sockets(host: str, port: int, *, shared: bool = False) -> li
             listening.close()
         raise
     return made
+
+
+def check_zone(host: str) -> None:
+    """Raise `OSError` for an IPv6 address with a zone (RFC 4007 section 11) that this machine has not.
+
+    uvloop takes a loopback address with any, and numbers are not looked at by anybody.
+    """
+    address, percent, zone = host.partition("%")
+    if ":" not in address or not percent:
+        return
+    if not any(zone in (name, str(number)) for number, name in socket.if_nameindex()):
+        raise OSError(errno.ENODEV, f"there is no network interface {zone!r}")
 
 
 def dual_stack(host: str, port: int, *, shared: bool = False) -> socket.socket | None:
