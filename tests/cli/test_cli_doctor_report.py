@@ -33,3 +33,18 @@ def test_the_last_line_says_what_failed(checks: list[Check], last: str, capsys: 
     *_, summary = capsys.readouterr().out.split("\n\n")
     assert " ".join(summary.split()) == last
     assert max(map(len, summary.splitlines())) <= 80
+
+
+def test_a_narrow_terminal_has_lines_of_whole_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    report = PlainReport("ws://localhost:8080/ws")
+    text = "these are the words of a finding, which are more than there is room for on a line"
+    report.add("Server", Check("wrtc candidates", Mark.FAIL, text, text))
+    report.end()
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 40
+    assert " ".join(shown.replace("-> ", "").split()).count(text) == 2

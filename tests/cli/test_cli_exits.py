@@ -8,6 +8,7 @@ import pytest
 from aldis import errors
 from aldis.backends.base import DatabaseUnavailable
 from aldis.cli.exits import MEANINGS, ExitCode, exit_code_of, explain
+from support.commands import Typed
 
 KEY = bytes(32)
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "cli.md"
@@ -65,3 +66,23 @@ def test_what_can_be_done_is_said() -> None:
     assert "aldis doctor" in explain(errors.ServerUnreachable("ws://x", "refused"))
     # Servers of a cluster name theirs with --redis.
     assert "--redis or --directory" in explain(DatabaseUnavailable("Redis at x cannot be reached"))
+
+
+async def test_an_error_on_a_narrow_terminal_has_whole_words(tmp_path: Path) -> None:
+    async with Typed("receive", "42-acidd-acorn", home=tmp_path, columns=30) as screen:
+        assert await screen.end() == 2
+    assert screen.seen.split() == [
+        "aldis:",
+        "'acidd'",
+        "is",
+        "no",
+        "word",
+        "of",
+        "a",
+        "code;",
+        "did",
+        "you",
+        "mean",
+        "'acid'?",
+    ]
+    assert max(map(len, screen.seen.splitlines())) <= 30

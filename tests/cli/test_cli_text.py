@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aldis.cli.text import MAX_SHOWN, as_json, as_text, safe_block, safe_line, shown_name, typed_name
+from aldis.cli.text import MAX_SHOWN, as_json, as_text, safe_block, safe_line, shown_name, typed_name, wrapped
 
 ACTING = [chr(code) for code in (*range(9), *range(10, 32), *range(0x7F, 0xA0))]
 BIDI = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]
@@ -97,3 +97,23 @@ def test_each_name_can_be_typed_as_it_is_shown(name: str) -> None:
 @pytest.mark.parametrize("text", ["a\\b", "a\\", "\\u12", "\\x1", "\\Uffffffff", "\\u200"])
 def test_what_is_no_escape_is_a_name_as_it_is(text: str) -> None:
     assert typed_name(text) == text
+
+
+FINGERPRINT = "k3ul-7q2a-aaaa-bbb2-cccc-dddd-eeee-x4wd"
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "shown"),
+    [
+        ("one two", 7, "one two"),
+        ("one two three", 9, "one two\n  three"),
+        ("one two\n  three four", 9, "one two\n  three\n  four"),
+        ("an unbreakable-word", 8, "an\n  unbreakable-word"),
+        (f"it is:\n  {FINGERPRINT}", 41, f"it is:\n  {FINGERPRINT}"),
+        (f"it is:\n  {FINGERPRINT}", 40, f"it is:\n  {FINGERPRINT[:20]}\n  {FINGERPRINT[20:]}"),
+        (f"  aldis keys trust bob --fingerprint {FINGERPRINT}", 40, None),
+        (f"  /usr/bin/python3 -m aldis keys trust bob --fingerprint {FINGERPRINT}", 40, None),
+    ],
+)
+def test_a_narrow_terminal_has_whole_words_and_whole_commands(text: str, columns: int, shown: str | None) -> None:
+    assert wrapped(text, columns) == (text if shown is None else shown)

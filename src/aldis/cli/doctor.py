@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -42,6 +43,8 @@ _EXAMPLES: Final = """\
 
 _WIDTH: Final = 80
 _NAME_WIDTH: Final = 18
+_NARROW: Final = 60
+_NARROWEST: Final = 20
 _SIGNS: Final = {
     "ok": ("✓", "ok", "32"),
     "note": ("·", "--", "2"),
@@ -149,6 +152,8 @@ class PlainReport:
         self._marks: set[str] = set()
         self._failed: dict[str, None] = {}  # the names of failed checks, each once
         self._color = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
+        self._width = min(_WIDTH, max(columns, _NARROWEST))
         self._unicode = "utf" in (sys.stdout.encoding or "").lower()
         print(f"Looking at {server}")
 
@@ -161,13 +166,19 @@ class PlainReport:
         sign = pretty if self._unicode else f"{ascii_only:2}"
         if self._color:
             sign = f"\x1b[{color}m{sign}\x1b[0m"
+        # On a narrow terminal the finding has its own lines. They have no room beside the name.
+        narrow = self._width < _NARROW
+        name_width = 2 if narrow else _NAME_WIDTH
+        indent = " " * (name_width + 4)
         # Do not break long addresses: a line that is too long can still be copied.
-        lines = textwrap.wrap(check.text, _WIDTH - _NAME_WIDTH - 4, break_long_words=False, break_on_hyphens=False)
-        print(f"  {sign} {check.name:{_NAME_WIDTH}}{lines[0] if lines else ''}")
-        indent = " " * (_NAME_WIDTH + 4)
+        lines = textwrap.wrap(check.text, self._width - len(indent), break_long_words=False, break_on_hyphens=False)
+        if narrow:
+            lines.insert(0, "")
+        print(f"  {sign} {check.name:{name_width}}{lines[0] if lines else ''}".rstrip())
         for line in lines[1:]:
             print(f"{indent}{line}")
-        for line in textwrap.wrap(check.advice, _WIDTH - _NAME_WIDTH - 7, break_on_hyphens=False):
+        room = self._width - len(indent) - 3
+        for line in textwrap.wrap(check.advice, room, break_long_words=not narrow, break_on_hyphens=False):
             print(f"{indent}{'-> ' if line == check.advice or check.advice.startswith(line) else '   '}{line}")
         self._to_mend += bool(check.advice)
         self._marks.add(check.mark.value)
@@ -193,7 +204,7 @@ class PlainReport:
                 said.append("One thing to look at, marked with an arrow.")
             case many:
                 said.append(f"{many} things to look at, marked with arrows.")
-        print("\n" + "\n".join(textwrap.wrap(" ".join(said), _WIDTH)))
+        print("\n" + "\n".join(textwrap.wrap(" ".join(said), self._width)))
 
 
 class JsonReport:

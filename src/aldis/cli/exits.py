@@ -6,13 +6,14 @@ compares the two. Every text that may come from outside is made safe before it i
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from enum import IntEnum
 from typing import Final
 
 from aldis.backends.base import DatabaseUnavailable, DirectoryTooNew, DirectoryUnavailable
-from aldis.cli.text import safe_line
+from aldis.cli.text import safe_line, wrapped
 from aldis.errors import (
     AldisError,
     ConnectionClosed,
@@ -34,6 +35,10 @@ from aldis.errors import (
     UsageError,
 )
 from aldis.protocol.codes import CloseCode, ErrorCode
+
+# Columns of a terminal: the texts have lines for the usual ones. On one that is narrower still, words are broken.
+_USUAL: Final = 80
+_NARROW: Final = 20
 
 
 class AdminUnreachable(ServerUnreachable):
@@ -167,7 +172,16 @@ def complain(text: str) -> None:
     if sys.stderr is None:  # the parent process has closed it; print would use standard output
         return
     with suppress(OSError):
-        print(f"aldis: {text}", file=sys.stderr, flush=True)
+        print(fitting(f"aldis: {text}"), file=sys.stderr, flush=True)
+
+
+def fitting(text: str) -> str:
+    """The text for standard error: as it is for programs, in lines of whole words for a narrow terminal."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):  # no terminal
+        return text
+    return wrapped(text, max(columns, _NARROW)) if 0 < columns < _USUAL else text
 
 
 def report(error: AldisError) -> ExitCode:

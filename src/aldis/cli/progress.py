@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from aldis.cli.exits import complain
+from aldis.cli.exits import complain, fitting
 from aldis.cli.text import safe_line
 from aldis.store.files.transfer import OPEN, Transfer, TransferState
 
@@ -60,7 +60,8 @@ class Screen:
     def say(self, text: str) -> None:
         """A line for a person."""
         if self._progress is not None:
-            self._progress.console.print(f"aldis: {text}", markup=False, highlight=False, soft_wrap=True)
+            console = self._progress.console
+            console.print(fitting(f"aldis: {text}"), markup=False, highlight=False, soft_wrap=True)
         else:
             complain(text)
 

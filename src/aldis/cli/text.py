@@ -27,6 +27,11 @@ _UNSEEN = re.compile(
 )
 _WRITTEN = re.compile(r"\\(\\|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U00[01][0-9A-Fa-f]{5})")
 _SHORT: Final = {"\n": "\\n", "\r": "\\r"}
+_GROUPS: Final = "[a-z2-7]{4}(?:-[a-z2-7]{4}){3}"
+_FINGERPRINT: Final = re.compile(rf"\b({_GROUPS}-)({_GROUPS})\b")
+_FINGERPRINT_WIDTH: Final = 39
+# A line that is a command and nothing else, see `aldis.cli.hints`.
+_COMMAND: Final = re.compile(r" +(\S*/)?(\S+ -m )?aldis ")
 # A longer message would push everything else off the terminal.
 MAX_SHOWN: Final = 4000  # characters
 _SHOWN_BYTES: Final = 16
@@ -43,6 +48,34 @@ def _escape(match: re.Match[str]) -> str:
 def safe_line(text: str) -> str:
     """`text` as one line in which nothing acts: line ends and control characters become escapes."""
     return _ACTING.sub(_escape, text)
+
+
+def wrapped(text: str, columns: int) -> str:
+    """`text` for a terminal of so many columns: broken at blanks, and a fingerprint at a hyphen if it has no room.
+
+    What is to be copied stays whole: long words, and commands.
+    """
+    if all(len(line) <= columns for line in text.split("\n")):
+        return text
+    import textwrap  # most commands need it never
+
+    lines: list[str] = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip(" "))]
+        if len(line) <= columns or _COMMAND.match(line):
+            lines.append(line)
+            continue
+        after = indent or "  "
+        if len(after) + _FINGERPRINT_WIDTH > columns:
+            line = _FINGERPRINT.sub(r"\1 \2", line)
+        lines += textwrap.wrap(
+            *(line, columns),
+            initial_indent="",
+            subsequent_indent=after,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
 
 
 def shown_name(name: str) -> str:
