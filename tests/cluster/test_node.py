@@ -289,9 +289,9 @@ def test_messages_that_other_nodes_have_are_unknown_when_the_bus_is_lost(
     alice.send(type="offer", to="bob", offer={"type": "offer", "sdp": "v=0"}, id=1)
     cluster.settle()
     cluster.cut_off(0)
+    cluster.until_healthy()
     (error,) = alice.take()
     assert (error["re"], error["code"]) == (1, "over-capacity")
-    cluster.until_healthy()
 
 
 def test_who_registers_while_redis_is_away_is_known_here_and_everywhere_when_it_is_back(

@@ -117,11 +117,11 @@ async def test_messages_with_more_in_them_are_delivered_and_answered(server: Ser
     today = await id_of(server)
     async with await person(server, "bob") as bob:
         frame = json.dumps({**OFFER, "from": "alice", "to": "bob", "newer": {"field": 1}}).encode()
-        await later.say(today, 1, 7, "alice", True, frame)
+        await later.say(today, 1, 7, "alice", True, frame, None)
         assert (await bob.receive())["from"] == "alice"
         assert await later.until_said(today, Forwarded) == Forwarded(7, RelayResult.SENT)
         later.messages.clear()
-        await later.say(today, 1, 8, "alice", True, b'{"type":"wave","to":"bob"}')
+        await later.say(today, 1, 8, "alice", True, b'{"type":"wave","to":"bob"}', b"\x7f")
         assert await later.until_said(today, Forwarded) == Forwarded(8, RelayResult.ABSENT)
         assert (await bob.request({"type": "ping"})) == {"type": "pong"}
     assert await server.stop() == 0
