@@ -296,6 +296,7 @@ async def test_a_command_whose_slot_has_moved_waits_for_the_disk_of_the_server_t
     # As WAITAOF answers, which not every server here has; counted as EVAL.
     monkeypatch.setattr(redis_client, "_WAIT_FOR_DISK", ("EVAL", "return {1, 0}", 0), raising=False)
     with Cluster(tmp_path, "--save", "") as cluster:
+        cluster.until_replaced()
         servers = RedisServers(RedisUrl.parse(cluster.url))
         command = Command("INCR", "{moved}")
         assert await servers.run([command], sync_ms=1000) == [1]
@@ -306,7 +307,7 @@ async def test_a_command_whose_slot_has_moved_waits_for_the_disk_of_the_server_t
         target = next(server for server in cluster.servers if server is not source)
         source.say("del", "{moved}")
         identity = target.say("cluster", "myid").strip()
-        for server in (target, source):
+        for server in (target, *cluster.servers):  # any may be asked where it is
             server.say("cluster", "setslot", str(slot), "node", identity)
         assert await servers.run([command], sync_ms=1000) == [1]
         assert "cmdstat_eval:calls=1," in target.say("info", "commandstats")
