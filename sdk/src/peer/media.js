@@ -4,6 +4,15 @@
  */
 
 /**
+ * The stream that the other side knows our tracks on a connection by, whatever streams the application has them in: the
+ * first one. So what joins later belongs to the rest, and a track that comes back is where it was; Chromium would take
+ * back another stream by one more negotiation, and the picture would go and come in between.
+ *
+ * @type {WeakMap<RTCPeerConnection, MediaStream>}
+ */
+const streams = new WeakMap();
+
+/**
  * Send these tracks, and no others. A track takes the place of one of its kind that is not among them, without
  * negotiation where one was being sent; for what else changes, the browser wants one (`negotiationneeded`).
  *
@@ -17,27 +26,29 @@
 export async function putTracks(native, stream) {
   /** @type {(MediaStreamTrack | null)[]} */
   const tracks = stream?.getTracks() ?? [];
+  const shared = streams.get(native) ?? stream;
   const all = () => native.getTransceivers();
   const sent = all().map(({ sender }) => sender.track);
   let free = all().filter(({ direction, sender }) => direction !== 'stopped' && !tracks.includes(sender.track));
   for (const kind of ['audio', 'video']) {
-    if (!stream || !tracks.length) break;
+    if (!stream || !shared || !tracks.length) break;
+    streams.set(native, shared);
     const isOne = (/** @type {RTCRtpTransceiver} */ { receiver }) => receiver.track.kind === kind;
     for (const track of stream.getTracks()) {
       if (track.kind !== kind || sent.includes(track)) continue;
       const transceiver = free.find(isOne);
       if (!transceiver) {
-        native.addTrack(track, stream);
+        native.addTrack(track, shared);
         continue;
       }
       free = free.filter((each) => each !== transceiver);
       await transceiver.sender.replaceTrack(track);
       if (!transceiver.direction.startsWith('send')) {
-        transceiver.sender.setStreams(stream);
+        transceiver.sender.setStreams(shared);
         transceiver.direction = 'sendrecv';
       }
     }
-    if (!all().some(isOne)) native.removeTrack(native.addTrack(borrow(native, kind), stream));
+    if (!all().some(isOne)) native.removeTrack(native.addTrack(borrow(native, kind), shared));
   }
   for (const { sender } of free) if (sender.track) native.removeTrack(sender);
 }

@@ -85,6 +85,27 @@ test('a track of the same kind takes the place of the other without renegotiatio
   await end(world);
 });
 
+test('the other side knows all tracks of a connection by one stream, and what has come back by the same', async () => {
+  const world = await connected();
+  const { alice, bob } = world;
+  const stream = new FakeStream('audio', 'video');
+  const [audio, camera] = stream.tracks;
+  const of = (...tracks) => Object.assign(new FakeStream(), { tracks });
+  alice.peer.setTracks(stream, putTracks);
+  await until(() => bob.tracks.length === 2);
+  const [screen] = new FakeStream('video').tracks;
+  alice.peer.setTracks(of(audio, camera, screen), putTracks);
+  await until(() => bob.tracks.length === 3);
+  alice.peer.setTracks(of(audio, screen), putTracks);
+  await quiet();
+  alice.peer.setTracks(of(audio, screen, camera), putTracks);
+  await until(() => bob.tracks.length === 4);
+  await quiet();
+  assert.deepEqual(new Set(bob.tracks.map(({ streams }) => streams[0].id)), new Set([stream.id]));
+  assert.equal(bob.tracks.length, 4);
+  await end(world);
+});
+
 test('taking tracks away stops sending, and they can come back on the same sections', async () => {
   const world = await connected();
   const { alice, bob, ours } = world;

@@ -439,11 +439,12 @@ class FakePeerConnection {
       }
       if (!transceiver) continue;
       const sending = sends(direction);
-      if (sending && !transceiver.receives) {
+      if (sending && (!transceiver.receives || stream !== transceiver.heardIn)) {
         const { track } = transceiver.receiver;
         this.ontrack?.({ track, streams: stream ? [Object.assign(new EventTarget(), { id: stream })] : [] });
       }
       transceiver.receives = sending;
+      transceiver.heardIn = stream;
     }
   }
 

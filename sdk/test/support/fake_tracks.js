@@ -54,6 +54,7 @@ export class Transceiver {
   /** @type {string | null} */ mid = null;
   /** @type {string | null} */ currentDirection = null;
   /** what the other side has sent so far, for the `track` event */ receives = false;
+  /** @type {string | undefined} the stream that this was part of */ heardIn;
   fromTrack = false;
   fresh = true; // made or associated in an exchange that is not over
   #direction;
