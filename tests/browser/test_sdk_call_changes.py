@@ -146,3 +146,24 @@ async def test_a_call_right_after_a_call_is_seen_and_heard_while_an_offer_is_out
     await people[calls].until("call.state !== 'ringing'")
     await people["bob"].run("release();")
     await in_touch(*people.values())
+
+
+@IN_BOTH
+async def test_a_call_shows_no_picture_of_the_call_before(arrive: Arrive) -> None:
+    alice, bob = await in_a_call(arrive)
+    await alice.run("hold();")
+    await bob.run("call.end(); camera = sound;")
+    await bob.run(CALL, userId="alice")
+    await alice.until("call.state === 'connected' && kinds() === 'audio'")
+    # The camera that was offered goes off while it rings.
+    await bob.run("""
+        call.end();
+        camera = new MediaStream([...sound.getTracks(), ...pictures.getTracks()]);
+        window.call = await store.call('alice', camera);
+        call.subscribe(changed);
+        call.replaceStream(sound);
+    """)
+    await alice.until("call.video && call.state === 'connected' && kinds() === 'audio'")
+    await alice.run("release();")
+    await bob.run("call.replaceStream(camera);")
+    await in_touch(alice, bob)

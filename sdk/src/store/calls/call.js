@@ -29,6 +29,7 @@ import { RemoteTracks } from './tracks.js';
 /** @import { CallOffer, CallMessage, ControlMessage } from '../messages/control.js' */
 /** @import { PeerDevice } from '../peers/device.js' */
 /** @import { CallService } from './service.js' */
+/** @import { Media } from './tracks.js' */
 
 /** How long it rings, in seconds: some ten rings, as with telephones. */
 export const RING_SECONDS = 45;
@@ -38,6 +39,8 @@ export const RING_SECONDS = 45;
  * it is busy.
  */
 export const AWAY_SECONDS = 30;
+
+const NOTHING = { audio: false, video: false };
 
 /**
  * `ringing`: nobody has answered yet. `connecting`: it is accepted, nothing of the other side has come yet.
@@ -77,10 +80,10 @@ export class Call {
   #watchers = new Callbacks();
   /** @type {Set<string>} those that the other side knows it by; none before it was offered */
   #ids = new Set();
-  /** Whether the other side sends something. */
-  #expects = false;
-  /** Whether the other side has been told that we send something. */
-  #promised;
+  /** What the other side says that it sends. @type {Media} */
+  #theirs = NOTHING;
+  /** What the other side has been told that we send. @type {Media} */
+  #told;
   /** Cancels the end of waiting: for an answer, or for a connection. */
   #silence;
 
@@ -99,7 +102,7 @@ export class Call {
     this.direction = stream === undefined ? 'in' : 'out';
     this.audio = audio;
     this.video = video;
-    this.#promised = !!stream && (audio || video);
+    this.#told = stream ? { audio, video } : NOTHING;
     this.#localStream = stream ?? null;
     if (this.direction === 'in') this.#ids.add(id);
     this.#calls = calls;
@@ -160,7 +163,8 @@ export class Call {
     checkStream(stream);
     if (!rings(this, 'in')) throw new StateError('the call is not ringing here');
     this.#localStream = stream;
-    this.#open(() => this.#say({ type: 'call-accept', id: this.id, ...mediaOf(stream) }));
+    this.#told = mediaOf(stream);
+    this.#open(() => this.#say({ type: 'call-accept', id: this.id, ...this.#told }));
     this.#connect(this);
   }
 
@@ -276,7 +280,8 @@ export class Call {
   static meet(call, offer) {
     if (call.#ids.size === 0) {
       call.#id = offer.id;
-      attempt(call.#peer, { type: 'call-accept', id: call.id, ...mediaOf(call.localStream) });
+      call.#told = mediaOf(call.localStream);
+      attempt(call.#peer, { type: 'call-accept', id: call.id, ...call.#told });
     }
     call.#ids.add(offer.id);
     call.#connect(offer);
@@ -344,13 +349,14 @@ export class Call {
     const peer = call.#peer;
     const type = rings(call, 'in') ? 'call-decline' : 'call-end';
     call.#silence();
-    call.#promised = false;
+    call.#told = NOTHING;
     call.#send(null);
     call.#state = 'ended';
     call.#reason = reason;
     call.#calls.open.delete(call.userId);
     for (const id of call.#ids) attempt(peer, { type, id, reason });
-    new RemoteTracks().show(call.#remoteStream); // none
+    call.#calls.tracks.get(peer)?.age();
+    new RemoteTracks().show(call.#remoteStream, NOTHING);
     call.#changed();
   }
 
@@ -361,8 +367,9 @@ export class Call {
    */
   static show(call) {
     if (call.state === 'ringing') return;
-    const hasTracks = (call.#calls.tracks.get(call.#peer) ?? new RemoteTracks()).show(call.#remoteStream);
-    if (hasTracks || !call.#expects) call.#state = 'connected';
+    const theirs = call.#theirs;
+    const hasTracks = (call.#calls.tracks.get(call.#peer) ?? new RemoteTracks()).show(call.#remoteStream, theirs);
+    if (hasTracks || !(theirs.audio || theirs.video)) call.#state = 'connected';
     call.#changed();
   }
 
@@ -401,7 +408,7 @@ export class Call {
   /**
    * Both want the call.
    *
-   * @param {{ audio: boolean, video: boolean }} theirs
+   * @param {Media} theirs
    */
   #connect(theirs) {
     this.#silence();
@@ -412,12 +419,12 @@ export class Call {
   }
 
   /**
-   * What the other side sends is known, or has become known to be nothing.
+   * What the other side sends is known, or has changed.
    *
-   * @param {{ audio: boolean, video: boolean }} theirs
+   * @param {Media} theirs
    */
-  #hears({ audio, video }) {
-    this.#expects = audio || video;
+  #hears(theirs) {
+    this.#theirs = theirs;
     Call.show(this);
   }
 
@@ -442,10 +449,11 @@ export class Call {
     if (this.state === 'ringing') return;
     this.#peer.connection?.setTracks(stream, putTracks);
     const media = mediaOf(stream);
-    const sends = media.audio || media.video;
-    // Else the other side would wait for what does not come any more: a microphone that was unplugged while it rang.
-    if (this.#promised && !sends) attempt(this.#peer, { type: 'call-accept', id: this.id, ...media });
-    this.#promised = sends;
+    const { audio, video } = this.#told;
+    this.#told = media;
+    // Else the other side would wait for what does not come any more, or show what is left of a call before.
+    if (media.audio !== audio || media.video !== video)
+      attempt(this.#peer, { type: 'call-accept', id: this.id, ...media });
   }
 }
 

@@ -79,6 +79,62 @@ test('after the end nothing is sent, and nothing shown', () => {
   assert.deepEqual(call.remoteStream.getTracks(), []);
 });
 
+test('a call shows of the call before only what the other side says that it sends, until it comes anew', () => {
+  const { alice, bob, deliver, call } = talking();
+  const stream = new FakeStream();
+  const [sound, pictures] = [alice.track('audio', stream), alice.track('video', stream)];
+  call.end();
+  const next = alice.calls.call(alice.peer, camera('audio'));
+  deliver();
+  const [, answered] = bob.incoming;
+  answered.accept(camera('audio'));
+  deliver();
+  assert.deepEqual([next.state, next.remoteStream.getTracks()], ['connected', [sound]]);
+  answered.replaceStream(camera('audio', 'video'));
+  deliver();
+  assert.deepEqual(next.remoteStream.getTracks(), [sound, pictures]);
+  answered.replaceStream(camera('audio'));
+  deliver();
+  assert.deepEqual(next.remoteStream.getTracks(), [sound]);
+  alice.calls.trackReceived(alice.peer, pictures, /** @type {any} */ ([stream]));
+  assert.deepEqual(next.remoteStream.getTracks(), [sound, pictures]);
+});
+
+test('the other side is told what is sent when that has changed while it rang, and later', () => {
+  const { alice, bob, deliver } = pair();
+  const call = alice.calls.call(alice.peer, camera('audio', 'video'));
+  deliver();
+  call.replaceStream(camera('audio'));
+  assert.deepEqual(alice.messages(), []);
+  bob.incoming[0].accept(camera('audio'));
+  bob.messages().forEach((message) => alice.hear(message));
+  const says = (audio, video) => [{ type: 'call-accept', id: call.id, audio, video }];
+  assert.deepEqual(alice.messages(), says(true, false));
+  call.replaceStream(camera('audio'));
+  assert.deepEqual(alice.messages(), []);
+  call.replaceStream(camera('video'));
+  assert.deepEqual(alice.messages(), says(false, true));
+  call.replaceStream(null);
+  assert.deepEqual(alice.messages(), says(false, false));
+  call.end();
+  assert.deepEqual(
+    alice.messages().map(({ type }) => type),
+    ['call-end'],
+  );
+});
+
+test('a track that comes and goes is told once each time', () => {
+  const { alice, call } = talking();
+  const stream = new FakeStream();
+  const pictures = alice.track('video', stream);
+  stream.lose(pictures);
+  alice.calls.trackReceived(alice.peer, pictures, /** @type {any} */ ([stream]));
+  let changes = 0;
+  call.subscribe(() => changes++);
+  stream.lose(pictures);
+  assert.equal(changes, 2);
+});
+
 test('another stream is sent from now on', () => {
   const alice = new End('bobby');
   const call = alice.calls.call(alice.peer, camera('audio'));
