@@ -10,8 +10,9 @@ from aldis.cli.exits import ExitCode
 from aldis.cli.progress import Screen
 from aldis.cli.receive import Receiving
 from aldis.client.events import SignalingState
+from aldis.identity.keys import fingerprint
 from aldis.store.files.transfer import Transfer
-from aldis.store.state import StoreState
+from aldis.store.state import PeerView, StoreState
 from support.patience import PATIENCE
 from support.transfers import Side, a_file, a_folder, sides, until
 
@@ -47,3 +48,24 @@ async def test_a_file_that_fails_at_the_sender_does_not_end_the_others(tmp_path:
             assert await command is ExitCode.NOT_DELIVERED
         assert (folder / "b").stat().st_size == 20 * MEGABYTE
         await second
+
+
+async def test_the_fingerprint_of_a_sender_who_has_waited_is_told_once(tmp_path: Path) -> None:
+    """Nothing changes any more when the command begins to look."""
+
+    class Met(StoreOf):
+        state = StoreState(
+            SignalingState.CONNECTED,
+            peers={"alice": PeerView("alice", public_key=bytes(32))},
+        )
+
+    class Told(Screen):
+        def tell(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    async with sides() as (_, bob):
+        receiving = Receiving(Met(bob), Told(quiet=True), str(tmp_path))  # type: ignore[arg-type]
+        receiving.tell_fingerprint("alice")
+        receiving.tell_fingerprint("nobody")
+    assert said == [f"first contact with alice; the key is remembered. Its fingerprint:\n  {fingerprint(bytes(32))}"]

@@ -118,7 +118,7 @@ async def _by_name(arguments: Arguments, target: str) -> ExitCode:
             receiving = Receiving(store, screen, target)
             receiving.admit(sender, ask=sender is None and not arguments.yes)
             if sender is not None and first:
-                receiving.tell_fingerprint_of = sender
+                receiving.tell_fingerprint(sender)
             screen.tell(f"waiting for files from {'anybody' if sender is None else safe_line(sender)}")
             return await receiving.run(arguments.timeout or None)
     finally:
@@ -164,7 +164,7 @@ class Receiving:
         """Offers wait until `admit` says whose are taken."""
         from aldis.cli.pipes import PipeTarget
 
-        self.tell_fingerprint_of: str | None = None
+        self._tell_fingerprint_of: str | None = None
         self._store = store
         self._screen = screen
         self._target: Path | PipeTarget
@@ -188,16 +188,21 @@ class Receiving:
         for transfer in waiting:
             self._offered(transfer)
 
+    def tell_fingerprint(self, user_id: str) -> None:
+        """Tell the fingerprint of this user once it is known: perhaps now, since a sender who waits comes at once."""
+        self._tell_fingerprint_of = user_id
+        self._noted(self._store.state)
+
     # --- events -------------------------------------------------------------------------------------------------------
 
     def _noted(self, state: StoreState) -> None:
-        view = state.peers.get(self.tell_fingerprint_of or "")
+        view = state.peers.get(self._tell_fingerprint_of or "")
         if view is not None and view.fingerprint is not None:
             name = safe_line(view.user_id)
             self._screen.tell(
                 f"first contact with {name}; the key is remembered. Its fingerprint:\n  {view.fingerprint}"
             )
-            self.tell_fingerprint_of = None
+            self._tell_fingerprint_of = None
         self._changed.set()
 
     def _offered(self, transfer: Transfer) -> None:
