@@ -12,8 +12,11 @@ import pytest
 from aldis.backends.base import Claim
 from aldis.hub import awaited, unanswered, verified_names
 from aldis.hub.cluster import Forward, RemoteDevice, UserState
+from aldis.hub.lifecycle import HURRIED_SECONDS
+from aldis.hub.new_names import NewNames
 from aldis.hub.remote_users import RemoteUsers
 from aldis.hub.sessions import RelayResult
+from aldis.hub.settings import HubSettings
 from aldis.hub.verified_names import VerifiedNames
 from aldis.hub.watchers import Watchers
 from aldis.identity import proofs
@@ -347,3 +350,60 @@ def test_users_of_one_address_at_another_node_share_the_room_of_a_lost_client() 
     cluster.settle()
     assert carol.take() == []
     assert 60 < accepted < 90
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_lost_clients_of_a_node_that_was_counted_as_lost_are_not_waited_for_as_long_as_others(when: str) -> None:
+    """They may have been at another node since, and have left."""
+    cluster = HubCluster(2)
+    alice, bob = cluster.worlds[1].client("alice"), cluster.worlds[0].client("bob")
+    alice.send(type="watch", userIds=["bob"])
+    cluster.settle()
+    alice.take()
+    if when == "before":
+        bob.lose()
+    cluster.nodes["node-0"].hears(lambda router, now: router.was_lost())
+    cluster.settle()
+    cluster.pass_time(1)
+    if when == "after":
+        bob.lose()
+    cluster.pass_time(HURRIED_SECONDS + 2)
+    told = [message for message in alice.take() if message["type"] == "presence"]
+    assert [message["online"] for message in told] == [False]
+
+
+def test_a_name_that_was_lost_with_the_data_is_bound_again() -> None:
+    cluster = HubCluster(1)
+    bob = cluster.worlds[0].client("bob")
+    cluster.settle()
+    key = cluster.keys.pop("bob")
+    cluster.worlds[0].hub._bindings.doubt("bob", released=False)
+    cluster.pass_time(5)
+    assert cluster.keys["bob"] == key
+    assert not bob.closed
+
+
+def test_new_names_that_were_not_bound_after_all_count_for_nobody() -> None:
+    names = NewNames(HubSettings(new_names_per_address=1), None)
+    network = bytes.fromhex("20010db8000000010000000000000001")[:8]
+    assert names.take(network, 0.0) == 0
+    assert names.take(network, 0.0) > 0
+    names.give_back(network)
+    assert names.take(network, 0.0) == 0
+    names.give_back(network)
+    assert names.take(bytes(4), 0.0) == 0
+    names.give_back(bytes(4))
+    assert names.take(bytes(4), 0.0) == 0
+
+
+def test_messages_of_other_nodes_stay_when_those_of_one_are_given_up() -> None:
+    waiting = unanswered.Unanswered()
+    receipt: Any = None
+    for number, node in enumerate(("one", "other", "one")):
+        waiting.add(number, unanswered.Sent(node, b"", receipt, lambda *_: None, 1.0))
+    waiting.give_up("one")
+    waiting.pop(0)
+    assert [sent.node for sent in waiting.given_up()] == ["one"]
+    assert len(waiting) == 1
+    assert not waiting.given_up()
+    assert not waiting.due
