@@ -105,10 +105,14 @@ class FailedProofs:
 
     def _has_further(self, network: bytes, now: float) -> bool:
         """Whether a network whose allowance is used up may fail once more."""
+        self._begin_second(now)
+        return self._further_of.get(network[:CUSTOMER_PREFIX], 0) < FURTHER_TRIES - self._further
+
+    def _begin_second(self, now: float) -> None:
+        """Count the tries beyond the allowances anew, if this is another second."""
         if int(now) != self._second:
             self._second, self._further = int(now), 0
             self._further_of.clear()
-        return self._further_of.get(network[:CUSTOMER_PREFIX], 0) < FURTHER_TRIES - self._further
 
     def wrong_signature(self, session: Session, user_id: str, key: str, now: float) -> tuple[CloseCode, str] | None:
         """Count a wrong signature for a name and key. Returns the close of a connection that has sent too many."""
@@ -132,7 +136,7 @@ class FailedProofs:
         self._of_names.take(user_id, now)
         if limit is None:
             return None
-        self._has_further(network, now)  # counts anew in a new second
+        self._begin_second(now)
         customer = network[:CUSTOMER_PREFIX]
         self._further += 1
         self._further_of[customer] = self._further_of.get(customer, 0) + 1

@@ -16,6 +16,8 @@ from typing import Final
 IPV6_PREFIX: Final = 8  # bytes: a /64
 # Bytes of a network that are the same for one customer; an IPv4 address has fewer in all.
 CUSTOMER_PREFIX: Final = 6
+# A provider may also give each of its subscribers a network of one /48: so many of them may use all that one may have.
+NETWORKS: Final = 16
 # Before the name of a user that stands for a network: longer than any network.
 _ALONE: Final = b"only the user "
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")

@@ -11,14 +11,12 @@ from __future__ import annotations
 from typing import Final
 
 from aldis.hub.allowances import DAY, Allowances
-from aldis.hub.networks import CUSTOMER_PREFIX
+from aldis.hub.networks import CUSTOMER_PREFIX, NETWORKS
 from aldis.hub.settings import HubSettings
 from aldis.hub.usage import SharedUsage
 
 OF_NETWORK: Final = "new-names-per-address"
 OF_CUSTOMER: Final = "new-names-per-customer"
-# A provider may also give each of its subscribers a network of one /48: so many of them may use all of theirs in a day.
-NETWORKS: Final = 16
 
 
 class NewNames:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from typing import Final, cast
 
-from aldis.hub.networks import CUSTOMER_PREFIX
+from aldis.hub.networks import CUSTOMER_PREFIX, NETWORKS
 from aldis.hub.usage import UNTOLD, Key, OpenCounts, SharedUsage
 from aldis.server.refusals import Refusal
 
@@ -35,8 +35,6 @@ MAX_IDLE: Final = 32_768
 # How many seconds' worth of connections a network may have made too much, at nodes that had not heard of each other.
 DEBT_SECONDS: Final = 30.0
 CONNECTS: Final = "connects-per-address"
-# A provider may also give each of its subscribers a network of one /48: so many of them may use all of theirs.
-NETWORKS: Final = 16
 # The part of the connections that all may make at once, of which a client gets none that has made more new ones than
 # `HARDLY_ANY` in 5 to 10 seconds. A page takes ten. Each of 450 addresses that use up the rest together has made 40.
 RESERVE: Final = 0.1
