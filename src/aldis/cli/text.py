@@ -69,8 +69,8 @@ def wrapped(text: str, columns: int) -> str:
         if len(after) + _FINGERPRINT_WIDTH > columns:
             line = _FINGERPRINT.sub(r"\1 \2", line)
         lines += textwrap.wrap(
-            *(line, columns),
-            initial_indent="",
+            line,
+            columns,
             subsequent_indent=after,
             break_long_words=False,
             break_on_hyphens=False,

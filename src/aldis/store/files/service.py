@@ -366,13 +366,17 @@ class FileService:
 
     def announcement_changed(self, job: Job) -> None:
         """See `JobOwner`."""
-        jobs = self._announced.setdefault(job.peer, {})
         if job.announced:
-            jobs[job] = None
+            self._announced.setdefault(job.peer, {})[job] = None
         else:
-            jobs.pop(job, None)
+            self._take_back(job)
+
+    def _take_back(self, job: Job) -> None:
+        """The other side does not know of it any more."""
+        jobs = self._announced.get(job.peer, {})
+        jobs.pop(job, None)
         if not jobs:
-            del self._announced[job.peer]
+            self._announced.pop(job.peer, None)
 
     def pace(self, peer: FilePeer) -> Pace:
         """See `JobOwner`."""
@@ -382,11 +386,9 @@ class FileService:
         """See `JobOwner`."""
         if self._open.pop(job.transfer, None) is None:
             return False
-        jobs, announced = self._jobs[job.peer], self._announced.get(job.peer, {})
+        jobs = self._jobs[job.peer]
         del jobs[job.id]
-        announced.pop(job, None)
-        if not announced:
-            self._announced.pop(job.peer, None)
+        self._take_back(job)
         if not jobs:
             del self._jobs[job.peer]
             self._paces.pop(job.peer, None)
