@@ -277,7 +277,7 @@ class PeerManager:
         presence = peer.presence
         if presence.shown:
             self._meet(peer.user_id, presence)
-        elif presence.watched:
+        elif presence.is_or_will_be_watched:
             self.spawn(self._unwatch(peer.user_id), f"unwatch {peer.user_id}")
         peer.hang_up("forgotten")
         peer.over(PeerConnectionFailed(peer.user_id, "there are too many peers"))
