@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import sys
 import time
@@ -106,6 +107,9 @@ class Bare:
                 assert self._channel is not None
                 self._channel.send(ACKNOWLEDGE)
 
+    def prepare(self, size: int) -> None:
+        """Nothing: what is sent comes from no disk."""
+
     async def send(self, count: int, size: int) -> None:
         assert self._channel is not None
         data = b"x" * size
@@ -138,6 +142,9 @@ class Stored:
 
     async def signal(self, *_: Any) -> None:
         raise AssertionError("a store has signaling of its own")
+
+    def prepare(self, size: int) -> None:
+        """Nothing: what is sent comes from no disk."""
 
     async def send(self, count: int, size: int) -> None:
         data = b"x" * size
@@ -172,11 +179,17 @@ class Filed(Stored):
         if transfer.path is not None:
             transfer.path.unlink(missing_ok=True)
 
+    def prepare(self, size: int) -> None:
+        """Write the file, to the disk. A hole in its place would cost the kernel more to read than a file does."""
+        block = os.urandom(2**20)
+        with (self._folder / "sent").open("wb") as file:
+            for start in range(0, size, len(block)):
+                file.write(block[: size - start])
+            file.flush()
+            os.fsync(file.fileno())
+
     async def send(self, count: int, size: int) -> None:
-        path = self._folder / "sent"
-        with path.open("wb") as file:
-            file.truncate(count * size)
-        await (await self._store.send_file("receiver", path, name="received"))
+        await (await self._store.send_file("receiver", self._folder / "sent", name="received"))
 
 
 def memory() -> int:
@@ -206,6 +219,7 @@ async def main(way: str, role: str, url: str = "", folder: str = "") -> None:
         say("ready")
 
     async def send(count: int, size: int) -> None:
+        end.prepare(count * size)
         began, used = time.perf_counter(), time.process_time()
         await end.send(count, size)
         say("done", time.perf_counter() - began, time.process_time() - used, memory())

@@ -93,6 +93,9 @@ class Line:
         self._put(frame)
         return True
 
+    def combines(self, size: int) -> bool:
+        return True
+
     def _put(self, frame: bytes) -> None:
         self.on_frame(frame)
         self.wire.append(frame)

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { BUFFER_HIGH, BUFFER_LOW, PeerTransport } from '../../src/peer/transport.js';
 import { TIMING } from '../../src/peer/timing.js';
 import {
+  BUNDLED,
   decode,
   encodeAck,
   encodeGoodbye,
@@ -16,6 +17,7 @@ import {
   MAX_FRAME,
   unbundle,
 } from '../../src/protocol/channel.js';
+import { COMBINED } from '../../src/store/peers/paths.js';
 import { FakeNetwork } from '../support/fake_rtc.js';
 import { FakeTimers } from '../support/fake_timers.js';
 import { generator, mutated } from '../support/generator.js';
@@ -319,6 +321,10 @@ test('a full buffer refuses and says once when there is room', async () => {
   assert.deepEqual(told, [['writable']]);
   assert(transport.sendFrame(encodeAck(1)));
   await transport.close();
+});
+
+test('what a peer combines is what a channel puts into a bundle', () => {
+  assert.equal(COMBINED, BUNDLED);
 });
 
 test('small frames of one task go together, in their order', async () => {

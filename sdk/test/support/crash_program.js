@@ -85,6 +85,16 @@ export class Line {
     return true;
   }
 
+  /** There is room again, and the time to acknowledge has come. */
+  sendsWhatIsDue() {
+    this.stream.flush();
+    this.stream.pump();
+  }
+
+  combines() {
+    return true;
+  }
+
   #put(frame) {
     this.onFrame(frame);
     this.wire.push(frame);

@@ -219,7 +219,7 @@ export class World {
     const link = this.#link(node);
     const line = node.lines.get(link);
     line.room = 1 + Math.floor(this.random() * 6);
-    if (this.connected.has(link)) line.stream.pump();
+    if (this.connected.has(link)) line.sendsWhatIsDue();
   }
 
   deliver(node) {
@@ -255,7 +255,7 @@ export class World {
     node.backend.run();
     await this.#settle();
     node.lines.get(link).room = frames;
-    if (this.connected.has(link)) node.lines.get(link).stream.pump();
+    if (this.connected.has(link)) node.lines.get(link).sendsWhatIsDue();
     this.#deliver(node, link, frames);
     await this.#settle();
   }

@@ -27,6 +27,9 @@ class Path:
         self.frames.append(frame)
         return True
 
+    def combines(self, size: int) -> bool:
+        return size < 2048
+
     def take(self) -> list[Chunk | Ack]:
         """What was sent since."""
         frames, self.frames = self.frames, []
@@ -84,6 +87,20 @@ async def test_messages_wait_for_a_channel_and_are_delivered_when_they_are_ackno
     side.talk.received(Ack(1))
     await delivery
     assert (side.talk.queued, side.talk.last) == (0, [])
+
+
+def test_an_acknowledgement_goes_along_with_a_small_message_and_not_with_a_large_one() -> None:
+    side = opened()
+    side.talk.received(chunk(1))
+    side.talk.send(Content.BYTES, bytes(4096))
+    assert [type(frame) for frame in side.path.take()] == [Chunk]
+    side.send("a")
+    assert [type(frame) for frame in side.path.take()] == [Ack, Chunk]
+    side.talk.received(chunk(2))
+    side.talk.send(Content.BYTES, bytes(4096))
+    side.path.take()
+    side.timers.advance(ACK_SECONDS)
+    assert side.path.take() == [Ack(2)]
 
 
 def test_a_route_without_room_is_asked_again_when_it_has_some() -> None:

@@ -35,6 +35,7 @@ import { Outbox } from './outbox.js';
 /**
  * @typedef {object} Path A way to the peer.
  * @property {(frame: Bytes) => boolean} sendFrame Take one frame; false when there is no way, or no room.
+ * @property {(frame: Bytes) => boolean} combines Whether it goes together with small frames before it.
  */
 
 /**
@@ -53,7 +54,8 @@ import { Outbox } from './outbox.js';
  */
 
 // One acknowledgement covers many messages: sending a frame costs a browser more than anything that is done here. It
-// waits for this many messages, or so many seconds, whatever comes first, or goes along when we send something ourselves.
+// waits for this many messages, or so many seconds, whatever comes first, or goes along when we send something ourselves
+// that it can be combined with.
 export const ACK_MESSAGES = 32;
 export const ACK_SECONDS = 0.02;
 // What this program can do beyond messages, as its HELLO says it.
@@ -308,9 +310,14 @@ export class MessageStream {
 
   /** Send what is due and has room on the path. */
   pump() {
-    if (!this.flush()) return;
+    const { path } = this.seams;
+    if (!this.#acknowledging && !this.flush()) return;
     let sent = this.outbox.newestSent;
-    for (let frame; (frame = this.outbox.nextFrame()) && this.seams.path.sendFrame(frame);) this.outbox.sent();
+    for (let frame; (frame = this.outbox.nextFrame()); this.outbox.sent()) {
+      // Beside a large frame it would be one more message of the channel.
+      if (this.#acknowledging && path.combines(frame)) this.flush();
+      if (!path.sendFrame(frame)) break;
+    }
     while (sent++ < this.outbox.newestSent) {
       const delivery = this.deliveries.get(sent);
       if (delivery) Delivery.reach(delivery, SENT);

@@ -21,6 +21,9 @@ import { DirectPath } from './path.js';
  * @import { RelayPath } from './relay.js'
  */
 
+/** `BUNDLED` of a channel, in bytes. Its code is loaded later. */
+export const COMBINED = 2 * 1024;
+
 /**
  * The paths that may be used with a peer. `auto`: all, the relay at once, and a direct connection as soon as there is one.
  * `direct`: never the relay. `turn`: never an address of ours to the peer, so TURN servers, and the relay. `relay`: the
@@ -92,6 +95,11 @@ export class DevicePaths {
   sendFrame(frame) {
     if (this.carrier === 'direct') return this.direct.sendFrame(frame);
     return this.carrier === 'relay' && !!this.#relay?.sendFrame(frame);
+  }
+
+  /** Whether a frame goes together with small ones before it. @param {Bytes} frame */
+  combines({ length }) {
+    return length <= COMBINED || this.carrier === 'relay';
   }
 
   // --- the direct connection ---------------------------------------------------------------------------------------

@@ -62,6 +62,10 @@ class Side {
     return true;
   }
 
+  combines({ length }) {
+    return length < 2048;
+  }
+
   /** What was sent since, in short: "1" is a message, "ack 1" an acknowledgement. */
   take() {
     return this.frames.splice(0).map((frame) => {
@@ -106,6 +110,20 @@ test('messages wait for a channel and are delivered when they are acknowledged',
   side.stream.received(ack(1));
   await delivery;
   assert.deepEqual([side.stream.queued, side.stream.last], [0, []]);
+});
+
+test('an acknowledgement goes along with a small message and not with a large one', () => {
+  const side = opened();
+  side.stream.received(chunk(1));
+  side.stream.send(Content.BYTES, new Uint8Array(4096));
+  assert.deepEqual(side.take(), ['1']);
+  side.send('a');
+  assert.deepEqual(side.take(), ['ack 1', '2']);
+  side.stream.received(chunk(2));
+  side.stream.send(Content.BYTES, new Uint8Array(4096));
+  assert.deepEqual(side.take(), ['3']);
+  side.timers.advance(ACK_SECONDS);
+  assert.deepEqual(side.take(), ['ack 2']);
 });
 
 test('a path without room is asked again when it has some', () => {

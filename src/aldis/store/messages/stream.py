@@ -38,7 +38,8 @@ from aldis.store.messages.stored import Leaving, StoredMessage, StoredStream, St
 from aldis.store.state import StoreLimits
 
 # One acknowledgement covers many messages: sending a frame costs an engine more than anything that is done here. It
-# waits for this many messages, or this long, whatever comes first, or goes along when we send something ourselves.
+# waits for this many messages, or this long, whatever comes first, or goes along when we send something ourselves that
+# it can be combined with.
 ACK_MESSAGES: Final = 32
 ACK_SECONDS: Final = 0.02
 _CONTROL: Final = Content.CONTROL
@@ -54,6 +55,9 @@ class Path(Protocol):
 
     def send_frame(self, frame: bytes) -> bool:
         """Take one frame; False when there is no path, or no room. Call `pump` when there is."""
+
+    def combines(self, size: int) -> bool:
+        """Whether a frame of so many bytes goes together with small ones before it, at little more cost."""
 
 
 class Recipient(Protocol):
@@ -498,10 +502,14 @@ class MessageStream:
 
     def pump(self) -> None:
         """Send what is due and has room on the path."""
-        if not self.flush():
+        if self._acknowledging is None and not self.flush():
             return
         outbox, deliveries, send_frame = self._outbox, self._deliveries, self._path.send_frame
-        while (frame := outbox.next_frame()) is not None and send_frame(frame):
+        while (frame := outbox.next_frame()) is not None:
+            if self._acknowledging is not None and self._path.combines(len(frame)):
+                self.flush()
+            if not send_frame(frame):
+                break
             number = outbox.sent()
             if number is not None and (delivery := deliveries.get(number)) is not None:
                 delivery.reached_path()

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from aldis.errors import PeerConnectionFailed
 from aldis.peer.connection import PeerState
-from aldis.protocol.channel import Hello
+from aldis.protocol.channel import BUNDLED, Hello
 from aldis.store.messages.stream import MessageStream
 from aldis.store.peers.path import DirectPath, PathContext, PathOwner
 from aldis.store.peers.relay import RelayPath, RelayPathContext, RelayPathOwner
@@ -161,6 +161,10 @@ class DevicePaths:
                 return self.relay.send_frame(frame)
             case _:
                 return False
+
+    def combines(self, size: int) -> bool:
+        """Whether a frame of so many bytes goes together with small ones before it."""
+        return size <= BUNDLED or self.carrier is Carrier.RELAY
 
     # --- the direct connection --------------------------------------------------------------------------------------
 
