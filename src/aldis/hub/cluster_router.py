@@ -236,16 +236,32 @@ class ClusterRouter:
                 self._hurry(session)
         before, looked = self._remote.devices(user_id), self._presence.privacy(user_id)
         self._remote.learn(elsewhere)
+        changed = _shown(before) != _shown(elsewhere.devices)
         if self._presence.newest(user_id) is not None:
             self._moved(user_id)
+            if changed:
+                self._watchers.announce(user_id)
             self._policies.load(user_id, state.privacy)
-        elif _settings(looked) != _settings(shown := self._presence.privacy(user_id)):
+        else:
+            self._tell_watchers(user_id, looked, was=bool(before), changed=changed)
+
+    def _tell_watchers(self, user_id: str, looked: UserPrivacy | None, *, was: bool, changed: bool) -> None:
+        """Tell those that see a change of a user elsewhere, and nobody else. `looked`: its privacy before. `was`:
+        whether it was online; `changed`: whether its devices are others."""
+        watchers, shown = self._watchers, self._presence.privacy(user_id)
+        if not (was and self._remote.devices(user_id)):
+            if changed:
+                watchers.announce_to(user_id, looked if was else shown)
+        elif _settings(looked) != _settings(shown):
             # Not asked each time: with a thousand contacts it takes longer than all the rest.
-            told = self._watchers.audience(user_id, looked) ^ self._watchers.audience(user_id, shown)
-            if told and (before or elsewhere.devices):
-                self._watchers.tell_some(user_id, told)
-        if _shown(before) != _shown(elsewhere.devices):
-            self._watchers.announce(user_id)
+            see = watchers.audience(user_id, shown)
+            told = watchers.audience(user_id, looked) ^ see
+            if changed:
+                told |= see
+            if told:
+                watchers.tell_some(user_id, told)
+        elif changed:
+            watchers.announce_to(user_id, shown)
 
     def was_lost(self) -> None:
         """The others have counted this node as lost. Clients that it has lost meanwhile may be at other nodes, or have
@@ -268,9 +284,10 @@ class ClusterRouter:
                 state = self._remote.find(user_id)
                 left = None if state is None else state.without(node)
                 if left is not None and left != state:
+                    looked = self._presence.privacy(user_id)
                     self._remote.learn(left)
                     self._moved(user_id)
-                    self._watchers.announce(user_id)
+                    self._watchers.announce_to(user_id, looked)
         del users[-_LOST_AT_ONCE:]
         if not users:
             self._lost.popleft()

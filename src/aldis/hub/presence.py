@@ -81,9 +81,13 @@ class Presence:
         return list(reversed(self._users.get(user_id, {}).values()))
 
     def privacy(self, user_id: str) -> UserPrivacy | None:
-        """The privacy of a user that is online, here or elsewhere; None is the default."""
-        if self._remote is None or user_id in self._users:
-            return self.privacies.get(user_id)
+        """The privacy of a user that is online, here or elsewhere; None is the default.
+
+        One that has just gone from here has it until its watchers are told.
+        """
+        found = self.privacies.get(user_id)
+        if found is not None or self._remote is None or user_id in self._users:
+            return found
         return self._remote.privacy(user_id)
 
     def shows(self, user_id: str, viewer: Session) -> bool:

@@ -141,8 +141,12 @@ class Watchers:
 
     def announce(self, user_id: str) -> None:
         """Send the presence of a user to all its watchers that may see it."""
+        self.announce_to(user_id, self._presence.privacy(user_id))
+
+    def announce_to(self, user_id: str, privacy: UserPrivacy | None) -> None:
+        """The same with this privacy, the last of a user that may have gone since."""
         if user_id in self._table or self._holding:  # who watches it may come within `holding_back`
-            self._changed.append((user_id, self._presence.privacy(user_id)))
+            self._changed.append((user_id, privacy))
             if not self._holding:
                 self._tell_watchers()
 
