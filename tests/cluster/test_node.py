@@ -432,6 +432,30 @@ def test_who_is_blocked_during_an_outage_is_blocked_after_it(cluster: RedisClust
     assert bob.closed is None
 
 
+def test_a_privacy_that_redis_has_lost_is_lost_at_all_nodes_and_its_user_is_told(
+    cluster: RedisCluster, redis: RedisServer
+) -> None:
+    """As behind Sentinels, where names and table are as they were a moment ago."""
+    eve, bob = join(cluster, 0, "eve"), join(cluster, 1, "bob")
+    redis.say("save")
+    ask(cluster, bob, type="privacy", block=["eve"], id=1)
+    assert sees(cluster, eve, "bob") == []
+    world = cluster.worlds[0]
+    world.privacies.clear()
+    redis.kill()
+    cluster.without_redis(eve, type="discover", userId="nobody", id=2)
+    redis.start()
+    cluster.until_healthy()
+    pass_seconds(cluster, 3)  # the keys are looked up; then the table is put right
+    assert [each["blocked"] for each in bob.take() if each["type"] == "privacy"] == [[]]
+    eve.take()
+    assert sees(cluster, eve, "bob") == ["main"]
+    for world in cluster.worlds:
+        world.directory_waits = True
+    pass_seconds(cluster, 2)
+    assert [world.questions for world in cluster.worlds] == [[], []]  # nobody asks on and on
+
+
 @pytest.mark.parametrize("meanwhile", ["reconciles", "moves", "was away"])
 def test_a_device_is_entered_although_the_hub_hears_of_it_late(
     cluster: RedisCluster, redis: RedisServer, meanwhile: str

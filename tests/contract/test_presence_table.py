@@ -210,13 +210,24 @@ async def test_a_privacy_is_changed_for_all_devices(world: World, one: PresenceT
         assert hidden is not None
         assert hidden == answer.state._replace(version=hidden.version, privacy=HIDDEN)
         assert await heard.state() == hidden
-        assert await one.change_privacy("alice", HIDDEN) == hidden
+        assert await one.change_privacy("alice", HIDDEN, hidden.version) == hidden
         shown = await one.change_privacy("alice", DEFAULT_PRIVACY)
         assert shown is not None
         assert await heard.state() == shown  # and nothing before: to change nothing is not news
     assert shown == answer.state._replace(version=shown.version)
     assert shown.version > hidden.version > answer.state.version
     assert await two.states(["alice"]) == [shown]
+
+
+async def test_a_privacy_is_told_anew_where_the_server_has_lost_a_later_one(
+    world: World, one: PresenceTable, two: PresenceTable
+) -> None:
+    answer = await entered(one, "alice", world.device())
+    async with world.listening("alice") as heard:
+        told = await two.change_privacy("alice", DEFAULT_PRIVACY, answer.state.version + 1)
+        assert told is not None
+        assert await heard.state() == told
+    assert told.version > answer.state.version + 1
 
 
 async def test_a_device_that_comes_does_not_undo_a_change_of_the_privacy(

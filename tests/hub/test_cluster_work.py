@@ -83,7 +83,7 @@ def test_contacts_are_looked_through_once_when_a_device_of_their_user_changes(mo
     publish(bob, "bob", b"another key")
     cluster.settle()
     assert len(audiences) == 1, "for those who are told"
-    cluster.worlds[0].hub.cluster.link.change_privacy("bob", Privacy())  # type: ignore[union-attr]
+    cluster.worlds[0].hub.cluster.link.change_privacy("bob", Privacy(), 0)  # type: ignore[union-attr]
     cluster.settle()
     assert alice.take()[-1]["online"]
 

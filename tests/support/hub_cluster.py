@@ -116,7 +116,7 @@ class Link:
             ]
             self._cluster.tell_all(self._cluster.table.put(user_id, changed, state.privacy))
 
-    def change_privacy(self, user_id: str, privacy: Privacy) -> None:
+    def change_privacy(self, user_id: str, privacy: Privacy, known: int) -> None:
         state = self._cluster.table.state(user_id)
         if state.devices:
             self._cluster.tell_all(self._cluster.table.put(user_id, state.devices, privacy))

@@ -71,8 +71,8 @@ class HeldLink:
     def change(self, user_id: str, device: RemoteDevice) -> None:
         self._calls.append(lambda node: node.change(user_id, device))
 
-    def change_privacy(self, user_id: str, privacy: Privacy) -> None:
-        self._calls.append(lambda node: node.change_privacy(user_id, privacy))
+    def change_privacy(self, user_id: str, privacy: Privacy, known: int) -> None:
+        self._calls.append(lambda node: node.change_privacy(user_id, privacy, known))
 
     def rebound(self, user_id: str) -> None:
         self._calls.append(lambda node: node.rebound(user_id))

@@ -208,9 +208,9 @@ class ClusterNode:
             )
         )
 
-    def change_privacy(self, user_id: str, privacy: Privacy) -> None:
+    def change_privacy(self, user_id: str, privacy: Privacy, known: int) -> None:
         """See `ClusterLink`."""
-        self._say(self._table.change_privacy(user_id, privacy))
+        self._say(self._table.change_privacy(user_id, privacy, known))
 
     def rebound(self, user_id: str) -> None:
         """See `ClusterLink`. A node that does not hear of it sees the key at the next registration of the name."""

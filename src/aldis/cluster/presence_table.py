@@ -198,9 +198,13 @@ class PresenceTable:
             words += [_SEAL_KEY_PLACE, encode_seal_key(seal_key)]
         return _state(await self._writes.send(self._on_device(_CHANGE, user_id, device, entry, *words)))
 
-    async def change_privacy(self, user_id: str, privacy: Privacy) -> UserState | None:
-        """Change the privacy of a user; return the new state, or None when the user has no device."""
-        return _state(await self._writes.send(self._on_user(_PRIVACY, user_id, encode_privacy(privacy))))
+    async def change_privacy(self, user_id: str, privacy: Privacy, known: int = 0) -> UserState | None:
+        """Change the privacy of a user; return the new state, or None when the user has no device.
+
+        `known`: the version of the state that the caller knows. Where the server has an older one, it has lost changes,
+        and all nodes hear of its privacy, also when that is the one wanted.
+        """
+        return _state(await self._writes.send(self._on_user(_PRIVACY, user_id, encode_privacy(privacy), str(known))))
 
     async def states(self, user_ids: Sequence[str]) -> list[UserState]:
         """The states of users, in the same order. The version of an offline one is no less than that of its last."""

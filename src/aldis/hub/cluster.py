@@ -155,8 +155,8 @@ class ClusterLink(Protocol):
     def change(self, user_id: str, device: RemoteDevice) -> None:
         """The session, key or sealing key of a device has changed; found by its `entry`."""
 
-    def change_privacy(self, user_id: str, privacy: Privacy) -> None:
-        """The directory has kept another privacy of a user."""
+    def change_privacy(self, user_id: str, privacy: Privacy, known: int) -> None:
+        """The directory has kept another privacy of a user. `known`: the version of the user's state that is known."""
 
     def rebound(self, user_id: str) -> None:
         """The name may be bound to another key, or to none: every node has to look."""

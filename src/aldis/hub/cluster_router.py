@@ -169,7 +169,8 @@ class ClusterRouter:
     def privacy_changed(self, user_id: str, privacy: Privacy) -> None:
         """See `Router`."""
         self.verified.changed(user_id, privacy)
-        self.link.change_privacy(user_id, privacy)
+        state = self._remote.find(user_id)
+        self.link.change_privacy(user_id, privacy, 0 if state is None else state.version)
 
     def privacy_read(self, user_id: str, privacy: Privacy) -> bool:
         """See `Router`. A change may have met an outage between the directory and the table."""
