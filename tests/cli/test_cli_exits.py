@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aldis import errors
-from aldis.backends.base import DatabaseUnavailable
+from aldis.backends.base import DatabaseUnavailable, PostgresUnavailable
 from aldis.cli.exits import MEANINGS, ExitCode, exit_code_of, explain
 from support.commands import Typed
 
@@ -66,6 +66,10 @@ def test_what_can_be_done_is_said() -> None:
     assert "aldis doctor" in explain(errors.ServerUnreachable("ws://x", "refused"))
     # Servers of a cluster name theirs with --redis.
     assert "--redis or --directory" in explain(DatabaseUnavailable("Redis at x cannot be reached"))
+    # Names in a PostgreSQL have one option, also in a cluster.
+    hint = explain(PostgresUnavailable("the PostgreSQL database x cannot be reached"))
+    assert "--directory (ALDIS_DIRECTORY)" in hint
+    assert "redis" not in hint.lower()
 
 
 async def test_an_error_on_a_narrow_terminal_has_whole_words(tmp_path: Path) -> None:

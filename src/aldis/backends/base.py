@@ -48,6 +48,10 @@ class DatabaseUnavailable(DirectoryUnavailable):
     """The directory is behind another server, which cannot be reached or cannot answer."""
 
 
+class PostgresUnavailable(DatabaseUnavailable):
+    """That server is a PostgreSQL."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimBinding:
     """Binds the name to `public_key` if it is free. The answer is a `Claim`."""

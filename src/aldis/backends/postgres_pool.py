@@ -29,7 +29,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
-from aldis.backends.base import DatabaseUnavailable
+from aldis.backends.base import PostgresUnavailable
 from aldis.errors import ConfigError
 
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
@@ -106,12 +106,12 @@ class PostgresPool:
         self._closed = False
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Do `work` with a connection in autocommit mode. Raise `DatabaseUnavailable` when it cannot be done now.
+        """Do `work` with a connection in autocommit mode. Raise `PostgresUnavailable` when it cannot be done now.
 
         Raise what `work` raises, when that is no fault of the database.
         """
         if self._closed:
-            raise DatabaseUnavailable(f"{self.name} is closed")
+            raise PostgresUnavailable(f"{self.name} is closed")
         call = asyncio.ensure_future(self._run(work))
         self._calls.add(call)
         call.add_done_callback(self._ended)
@@ -138,7 +138,7 @@ class PostgresPool:
                 await self._free.acquire()
         except TimeoutError:
             text = f"{self.name} is too slow: all connections are in use since {self._patience:g} s"
-            raise DatabaseUnavailable(text) from None
+            raise PostgresUnavailable(text) from None
         try:
             epoch = self._epoch
             connection = await self._take(deadline)
@@ -157,9 +157,9 @@ class PostgresPool:
                 connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
         except TimeoutError:
             text = f"{self.name} cannot be reached: no answer for {self._patience:g} s"
-            raise DatabaseUnavailable(text) from None
+            raise PostgresUnavailable(text) from None
         except (psycopg.Error, OSError) as error:
-            raise DatabaseUnavailable(f"{self.name} cannot be reached ({_on_one_line(error)})") from None
+            raise PostgresUnavailable(f"{self.name} cannot be reached ({_on_one_line(error)})") from None
         try:
             self._check_encoding(connection)
             await self._statements(connection, self._set_up, deadline)
@@ -172,7 +172,7 @@ class PostgresPool:
         encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
             text = f"{self.name} has the encoding {encoding}; names need a database with the encoding UTF8"
-            raise DatabaseUnavailable(text)
+            raise PostgresUnavailable(text)
 
     async def _set_up(self, connection: Connection) -> None:
         await connection.execute(_SETUP, self._setup)
@@ -205,8 +205,8 @@ class PostgresPool:
                 self._epoch += 1
                 await self._close_idle()
             if late:
-                raise DatabaseUnavailable(f"{self.name} does not answer for {self._patience:g} s") from None
-            raise DatabaseUnavailable(self._in_words(error)) from None
+                raise PostgresUnavailable(f"{self.name} does not answer for {self._patience:g} s") from None
+            raise PostgresUnavailable(self._in_words(error)) from None
         finally:
             timer.cancel()
 

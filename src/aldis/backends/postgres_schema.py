@@ -11,7 +11,7 @@ from typing import Any, Final, LiteralString, cast
 
 import psycopg
 
-from aldis.backends.base import KEY_BYTES, DatabaseUnavailable, DirectoryTooNew
+from aldis.backends.base import KEY_BYTES, DirectoryTooNew, PostgresUnavailable
 
 # "ALDI": the advisory lock of those who make or change tables (pg_advisory_xact_lock).
 _LOCK: Final = 0x414C4449
@@ -49,7 +49,7 @@ _TABLES: Final = "SELECT relname FROM pg_catalog.pg_class WHERE relnamespace = '
 async def prepare(connection: psycopg.AsyncConnection[Any], database: str) -> None:
     """Make the tables, or check that they are ours and bring them up to date; `database` is its name for errors.
 
-    Raise `DatabaseUnavailable` for tables of another program, `DirectoryTooNew` for those of a newer release, and
+    Raise `PostgresUnavailable` for tables of another program, `DirectoryTooNew` for those of a newer release, and
     exceptions of psycopg.
     """
     if await version_of(connection, database) == len(MIGRATIONS):
@@ -77,7 +77,7 @@ async def version_of(connection: psycopg.AsyncConnection[Any], database: str) ->
     if not tables:
         return 0
     if not tables >= {"version", "names"}:
-        raise DatabaseUnavailable(f"{database} has a schema `aldis` of another program")
+        raise PostgresUnavailable(f"{database} has a schema `aldis` of another program")
     version = await _one(connection, _VERSION)
     known = len(MIGRATIONS)
     if version is None or not 1 <= version <= known:

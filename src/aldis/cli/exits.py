@@ -12,7 +12,7 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import Final
 
-from aldis.backends.base import DatabaseUnavailable, DirectoryTooNew, DirectoryUnavailable
+from aldis.backends.base import DatabaseUnavailable, DirectoryTooNew, DirectoryUnavailable, PostgresUnavailable
 from aldis.cli.text import safe_line, wrapped
 from aldis.errors import (
     AldisError,
@@ -145,6 +145,8 @@ def _hint(error: AldisError) -> str | None:
                 "Use that release again. Or go back to the names as they were before the upgrade: restore the backup\n"
                 "  that you made then, with `aldis directory restore` (of a PostgreSQL with its own tools)."
             )
+        case PostgresUnavailable():
+            return "Does the database run, and is the URL in --directory (ALDIS_DIRECTORY) right? Its log says more."
         case DatabaseUnavailable():
             return (
                 "Does the database run, and is the URL in --redis or --directory (ALDIS_REDIS, ALDIS_DIRECTORY)\n"
