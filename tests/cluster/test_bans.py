@@ -23,6 +23,7 @@ from support.hub_world import Client
 from support.redis_server import RedisServer
 
 BANS = "aldis:{all}:bans"
+VERSIONS = "aldis:{all}:ban-versions"
 
 
 @pytest.fixture
@@ -185,6 +186,37 @@ def test_a_ban_in_an_emptied_redis_keeps_the_earlier_ones(cluster: RedisCluster,
     assert known(cluster) == [["mallory", "trudy"]] * 3
     cluster.start_another()
     assert known(cluster) == [["mallory", "trudy"]] * 4
+
+
+@pytest.mark.parametrize("lost", ["all", "the last change"])
+def test_a_ban_that_is_unheard_where_the_list_was_lost_keeps_the_earlier_ones(
+    cluster: RedisCluster, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    ban(cluster, 0, "mallory")
+    for key in (BANS, VERSIONS):
+        redis.say("copy", key, f"old {key}")
+    ban(cluster, 1, "oscar")
+    redis.say("del", BANS, VERSIONS)
+    if lost != "all":
+        for key in (BANS, VERSIONS):
+            redis.say("copy", f"old {key}", key)
+    with monkeypatch.context() as deaf:
+        deaf.setattr(questions, "ANSWER_SECONDS", 0.05)
+        for node in cluster.nodes:
+            deaf.setattr(node.operator, "message", lambda *_: None)
+            deaf.setattr(node.operator, "catch_up", lambda: None)
+        ban(cluster, 2, "trudy")
+    read_again(cluster)
+    assert known(cluster) == [["mallory", "oscar", "trudy"]] * 3
+    unban(cluster, 0, "oscar")
+    read_again(cluster)
+    assert known(cluster) == [["mallory", "trudy"]] * 3
+
+
+def read_again(cluster: RedisCluster) -> None:
+    for node in cluster.nodes:
+        cluster.call(node.restarted)
+    cluster.settle()
 
 
 def test_while_redis_is_away_a_ban_is_refused_and_the_known_ones_hold(

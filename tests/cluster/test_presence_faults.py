@@ -188,7 +188,7 @@ async def test_a_user_of_redis_needs_no_more_than_what_is_said(place: Place, wor
     bans = BanTable(servers)
     assert await bans.change(Ban("user", "mallory", "", 5e9), lift=False, origin="n1", number=1)
     found = await bans.read()
-    assert await bans.restore(found._replace(version=found.version + 1))
+    assert await bans.restore(found._replace(version=found.version + 1), found.version)
     await lease.close()
     await lease.forget(lease.node_id)
     assert lease._runs is not None

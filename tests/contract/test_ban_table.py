@@ -60,10 +60,11 @@ async def test_a_lost_list_is_put_back_once(buses: Buses) -> None:
     _, ones = await buses.node("one")
     bans = table(buses)
     ours = BanList(1_700_000_000_000_000, (MALLORY, NETWORK))
-    assert await bans.restore(ours)
-    assert not await bans.restore(ours)
-    assert not await bans.restore(BanList(5, ()))
+    assert await bans.restore(ours, ours.version)
+    assert not await bans.restore(ours, ours.version)
+    assert not await bans.restore(BanList(5, ()), 5)
     found = await bans.read()
+    assert found.passed == {ours.version}
     assert (found.version, set(found.bans)) == (ours.version, set(ours.bans))
     await ones.until(lambda: ones.messages == [("", BansRestored(ours.version))])
 
@@ -84,6 +85,22 @@ async def test_a_change_is_later_than_what_its_node_knows_also_where_the_list_wa
     known = 5_000_000_000_000_000  # in the year 2128
     bans = table(buses)
     assert await bans.change(MALLORY, lift=False, origin="one", number=1, known=known)
-    assert await bans.read() == BanList(known + 1, (MALLORY,))
+    assert await bans.read() == BanList(known + 1, (MALLORY,), frozenset({0, known + 1}))
     await ones.until(lambda: ones.messages == [("", BanChange(0, known + 1, "one", 1, MALLORY, False))])
-    assert not await bans.restore(BanList(known, (NETWORK,)))
+    assert not await bans.restore(BanList(known, (NETWORK,)), known)
+
+
+async def test_a_list_tells_through_which_versions_it_has_gone(buses: Buses, monkeypatch: pytest.MonkeyPatch) -> None:
+    bans = table(buses)
+    versions = [0]
+    for number in range(3):
+        await bans.change(Ban("user", f"u{number}"), lift=False, origin="one", number=number)
+        versions.append((await bans.read()).version)
+    assert (await bans.read()).passed == set(versions)
+    merged = BanList(versions[-1] + 1, (MALLORY,))
+    assert await bans.restore(merged, 77)
+    assert (await bans.read()).passed == {*versions, 77, merged.version}
+    monkeypatch.setattr("aldis.cluster.ban_table._MOST_VERSIONS", 2)
+    await bans.change(NETWORK, lift=False, origin="one", number=9)
+    found = await bans.read()
+    assert found.passed == {merged.version, found.version}

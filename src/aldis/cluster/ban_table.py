@@ -7,6 +7,8 @@ Rules:
   they read the whole list.
 * A version is a time in microseconds, or later, and later than what the node knows that makes the change: it grows
   also when the server has lost its data, and its clock was set back. What to do then: `cluster.shared_bans`.
+* The versions that the list has gone through are kept, the last ones. A node whose version is not among them sees that
+  the list was lost, and went on without what the node knows.
 * A ban ends at the same wall time everywhere, as far as the clocks of the nodes agree. In Redis it is dropped with the
   next change that comes a minute later.
 
@@ -17,6 +19,7 @@ It knows no session.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Annotated, Final
 
@@ -39,6 +42,8 @@ FORMAT: Final = 1
 _BAN: Final = Script("ban", "aldis.cluster")
 _RESTORE: Final = Script("restore_bans", "aldis.cluster")
 _VERSION_FIELD: Final = b"v"
+# Versions that are kept: a node that has missed more changes takes the list as it is.
+_MOST_VERSIONS: Final = 100
 
 
 class _Entry(Struct, array_like=True, gc=False):
@@ -59,6 +64,7 @@ class BanTable:
     def __init__(self, servers: RedisServers, *, prefix: str = DEFAULT_REDIS_PREFIX) -> None:
         self._names = Names(prefix, servers.where.database)
         self._publish = servers.where.publish_command
+        self._others = (self._names.ban_ends, self._names.ban_versions)
         self._lane = Lane(servers, ordered=True, away=ClusterUnavailable, full=ClusterUnavailable)
 
     async def change(self, ban: Ban, *, lift: bool, origin: str, number: int, known: int = 0) -> bool:
@@ -71,27 +77,44 @@ class BanTable:
         field, entry, end = _row(ban)
         if lift:
             entry = end = b""
-        words = (self._names.everyone, self._publish, head, tail, field, entry, end, MAX_BANS, str(known))
-        answer = await self._lane.send(Command(_BAN, self._names.bans, words, (self._names.ban_ends,)))
+        words = (
+            self._names.everyone,
+            self._publish,
+            head,
+            tail,
+            field,
+            entry,
+            end,
+            MAX_BANS,
+            str(known),
+            _MOST_VERSIONS,
+        )
+        answer = await self._lane.send(Command(_BAN, self._names.bans, words, self._others))
         if answer == b"full":
             raise UsageError(f"there are {MAX_BANS} bans, which is all that there may be; ban a network instead")
         return bool(answer == b"done")
 
     async def read(self) -> BanList:
         """All bans. Raises `ClusterProtocolError` for a list that cannot be read."""
-        fields = dict(await self._lane.send(Command("HGETALL", self._names.bans)))
+        # Both in one batch, and the versions last: those that came between the two do no harm.
+        rows, versions = await asyncio.gather(
+            self._lane.send(Command("HGETALL", self._names.bans)),
+            self._lane.send(Command("ZRANGE", self._names.ban_versions, (0, -1))),
+        )
+        fields = dict(rows)
         version = fields.pop(_VERSION_FIELD, b"0")
         if not version.isdigit():
             raise ClusterProtocolError("the version of the bans is damaged")
-        return BanList(int(version), tuple(_read(fields.values())))
+        return BanList(int(version), tuple(_read(fields.values())), frozenset(map(int, versions)))
 
-    async def restore(self, known: BanList) -> bool:
-        """Put back what a server has lost; False when it has this list, or a later one."""
+    async def restore(self, known: BanList, own: int) -> bool:
+        """Put back what a server has lost; False when it has this list, or a later one. `own`: the version whose bans
+        are in it."""
         said = encode_message("", BansRestored(known.version))
-        words: list[Word] = [self._names.everyone, self._publish, said, str(known.version)]
+        words: list[Word] = [self._names.everyone, self._publish, said, str(known.version), str(own), _MOST_VERSIONS]
         for ban in known.bans:
             words += _row(ban)
-        command = Command(_RESTORE, self._names.bans, tuple(words), (self._names.ban_ends,))
+        command = Command(_RESTORE, self._names.bans, tuple(words), self._others)
         return bool(await self._lane.send(command))
 
     async def close(self) -> None:

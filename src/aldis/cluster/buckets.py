@@ -79,6 +79,11 @@ class Names(NamedTuple):
         return f"{self.prefix}{{all}}:ban-ends"
 
     @property
+    def ban_versions(self) -> str:
+        """The sorted set of the versions that the list of bans has gone through lately."""
+        return f"{self.prefix}{{all}}:ban-versions"
+
+    @property
     def released(self) -> str:
         """The sorted set of the names that an operator has released lately, by the time."""
         return f"{self.prefix}released"

@@ -7,7 +7,9 @@ Rules:
 * `catch_up` is also for the start, and for each time when changes may have been missed.
 * No ban is lost with the data of the server while a node is up. A node that knows a later version than the server puts
   its list back. When a change shows that the server's list was begun anew, or is an old one (it follows on an older
-  version than is known), the node makes the changes that it has heard to its own list, and puts that back.
+  version than is known), the node makes the changes that it has heard to its own list, and puts that back. So it does
+  when the list that it reads has not gone through the version that it knows: then not all changes are known, and the
+  bans of both lists hold.
 
 It knows no Redis and no session: it calls a `BanStore` and a `BanWatcher`.
 """
@@ -26,10 +28,18 @@ _MOST_WAITING: Final = 1000
 
 
 class BanList(NamedTuple):
-    """All bans, and the version of the list; 0: there was never a ban."""
+    """All bans, and the version of the list; 0: there was never a ban.
+
+    `passed`: the last versions that the list has gone through, from the oldest that is kept on.
+    """
 
     version: int
     bans: tuple[Ban, ...]
+    passed: frozenset[int] = frozenset()
+
+    def goes_on_from(self, version: int) -> bool:
+        """Whether this list has gone through a version, or nobody knows it any more."""
+        return not self.passed or version <= min(self.passed) or version in self.passed
 
 
 class BanStore(Protocol):
@@ -38,7 +48,7 @@ class BanStore(Protocol):
     async def read(self) -> BanList:
         """See `BanTable`."""
 
-    async def restore(self, known: BanList) -> bool:
+    async def restore(self, known: BanList, own: int) -> bool:
         """See `BanTable`."""
 
 
@@ -114,16 +124,18 @@ class SharedBans:
     async def _read(self) -> None:
         found = await self._store.read()
         if found.version < self.version:
-            if not await self._store.restore(BanList(self.version, tuple(self._watcher.known_bans()))):
+            known = BanList(self.version, tuple(self._watcher.known_bans()))
+            if not await self._store.restore(known, self.version):
                 self._anew = True  # a change of the old list came between
             self._again = True
             return
-        if self._anew or any(change.previous < self.version < change.version for change in self._waiting):
+        forked = self.version < found.version and not found.goes_on_from(self.version)
+        if self._anew or forked or any(each.previous < self.version < each.version for each in self._waiting):
             self._anew = True
             both = self._merged(found)
-            if both != found.bans:
+            if forked or both != found.bans:
                 found = BanList(found.version + 1, both)
-                if not await self._store.restore(found):
+                if not await self._store.restore(found, self.version):
                     self._again = True
                     return
         self._anew = False

@@ -2,9 +2,10 @@
 -- Adds a ban to the list of bans, or takes one off, and says it to all nodes: also when the memory is full.
 --
 -- KEYS: 1 the hash of the bans, with their version in 'v', 2 the sorted set of those that end, by their ends in
--- milliseconds. ARGV: 1 the channel of all nodes, 2 the command that publishes, 3 and 4 the bytes of the message before
+-- milliseconds, 3 the sorted set of the versions that it has gone through lately. ARGV: 1 the channel of all nodes, 2 the command that publishes, 3 and 4 the bytes of the message before
 -- and behind the versions (aldis.cluster.messages), 5 the field of the ban, 6 its entry, empty to take it off, 7 its end,
--- empty for none, 8 how many bans there may be, 9 the version that the node knows. Returns 'full', 'same' (there is none
+-- empty for none, 8 how many bans there may be, 9 the version that the node knows, 10 how many
+-- versions are kept. Returns 'full', 'same' (there is none
 -- to take off), or 'done'.
 --
 -- A version is later than all before, and no less than the time in microseconds: so it grows also when the server has
@@ -30,6 +31,11 @@ end
 
 local version = math.max(previous + 1, tonumber(ARGV[9]) + 1, time[1] * 1000000 + time[2])
 redis.call('HSET', bans, 'v', string.format('%.0f', version))
+-- The first change of a list goes on from 0: so a node sees that the list was begun anew.
+for _, passed in ipairs({previous, version}) do
+  redis.call('ZADD', KEYS[3], string.format('%.0f', passed), string.format('%.0f', passed))
+end
+redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - tonumber(ARGV[10]))
 redis.call('ZREM', ends, field)
 if entry == '' then
   redis.call('HDEL', bans, field)
