@@ -290,8 +290,9 @@ async def until_known(servers: RedisServers, count: int) -> None:
             pass
 
 
-async def test_a_command_whose_slot_has_moved_waits_for_the_disk_of_the_server_that_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moved", [True, False], ids=["has moved", "is being moved"])
+async def test_a_command_whose_slot_moves_waits_for_the_disk_of_the_server_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
 ) -> None:
     # As WAITAOF answers, which not every server here has; counted as EVAL.
     monkeypatch.setattr(redis_client, "_WAIT_FOR_DISK", ("EVAL", "return {1, 0}", 0), raising=False)
@@ -307,8 +308,20 @@ async def test_a_command_whose_slot_has_moved_waits_for_the_disk_of_the_server_t
         target = next(server for server in cluster.servers if server is not source)
         source.say("del", "{moved}")
         identity = target.say("cluster", "myid").strip()
-        for server in (target, *cluster.servers):  # any may be asked where it is
-            server.say("cluster", "setslot", str(slot), "node", identity)
+        if moved:
+            for server in (target, *cluster.servers):  # any may be asked where it is
+                server.say("cluster", "setslot", str(slot), "node", identity)
+        else:
+            target.say("cluster", "setslot", str(slot), "importing", source.say("cluster", "myid").strip())
+            source.say("cluster", "setslot", str(slot), "migrating", identity)
         assert await servers.run([command], sync_ms=1000) == [1]
         assert "cmdstat_eval:calls=1," in target.say("info", "commandstats")
+        monkeypatch.setattr(redis_client, "_WAIT_FOR_DISK", ("EVAL", "return {0, 0}", 0))
+        (late,) = await servers.run([command], sync_ms=1000)
+        assert "not synced in time" in str(late)
+        assert target.say("info", "commandstats").count("cmdstat_eval:calls=2,") == 1
+        if not moved:
+            target.kill()
+            (failed,) = await servers.run([command], sync_ms=1000)
+            assert "cannot be reached" in (servers.in_words(failed) or "")
         await servers.close()

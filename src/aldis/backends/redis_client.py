@@ -26,7 +26,7 @@ from math import inf
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from redis.asyncio import Redis
-from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.cluster import ClusterNode, PipelineCommand, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -37,6 +37,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     ConnectionError,  # noqa: A004 - the library's own
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
@@ -148,7 +149,12 @@ class RedisServers:
                 assert isinstance(self._client, RedisCluster)  # noqa: S101 - no other server says so
                 await self._client.nodes_manager.initialize()
                 await self._again(commands, answers, moved, sync_ms=sync_ms)
-                # Of a slot that is being moved, key by key: the library finds the server, without a wait for the disk.
+                # Of a slot that is being moved, key by key.
+                for place in _places_of(answers, AskError):
+                    if not isinstance(answers[place], MovedError):
+                        answers[place] = await self._asking(commands[place], answers[place], sync_ms)
+                # Keys of one script that are at two servers, or a slot that has moved meanwhile: the library finds the
+                # server, without a wait for the disk.
                 moved = _places_of(answers, _REDIRECTED)
                 await self._again(commands, answers, moved, sync_ms=None)
             unknown = _places_of(answers, NoScriptError)
@@ -259,6 +265,21 @@ class RedisServers:
         for place, answer in zip(places, again, strict=True):
             answers[place] = answer
 
+    async def _asking(self, command: Command, asked: AskError, sync_ms: int) -> Any:
+        """The answer of the server that a slot is being moved to, when it is on its disk."""
+        assert isinstance(self._client, RedisCluster)  # noqa: S101 - no other server says so
+        node = self._client.get_node(host=asked.host, port=asked.port)
+        if node is None:
+            return asked
+        words = (("ASKING",), command.sent(whole=True), (*_WAIT_FOR_DISK, sync_ms))
+        sent = [PipelineCommand(place, *some) for place, some in enumerate(words)]
+        try:
+            await node.execute_pipeline(sent)
+        except (OSError, RedisError) as error:
+            return error
+        _, answer, synced = (each.result for each in sent)
+        return answer if isinstance(answer, Exception) or _is_synced(synced) else _late()
+
     async def _first_calls(self, commands: Sequence[Command]) -> frozenset[int]:
         """The places of the first call of each script at each server."""
         if isinstance(self._client, RedisCluster):
@@ -293,8 +314,8 @@ class RedisServers:
         answers: list[Any] = await pipeline.execute(raise_on_error=False, **alone)
         waits = answers[len(commands) :]
         for places, synced in zip(servers.values(), waits, strict=True):
-            if isinstance(synced, Exception) or synced[0] < 1:
-                late = TimeoutError("its append-only file was not synced in time")
+            if not _is_synced(synced):
+                late = _late()
                 for place in places:
                     answers[place] = late if not isinstance(answers[place], Exception) else answers[place]
         return answers[: len(commands)]
@@ -326,6 +347,14 @@ class RedisServers:
 _WAIT_FOR_DISK: Final[tuple[Word, ...]] = ("WAITAOF", 1, 0)
 # What a server of a Cluster says of a key that another one has.
 _REDIRECTED: Final = (AskError, TryAgainError)  # a MovedError is an AskError
+
+
+def _is_synced(answer: Any) -> bool:
+    return not isinstance(answer, Exception) and answer[0] >= 1
+
+
+def _late() -> Exception:
+    return TimeoutError("its append-only file was not synced in time")
 
 
 def _places_of(answers: Sequence[Any], kind: type[Exception] | tuple[type[Exception], ...]) -> list[int]:
