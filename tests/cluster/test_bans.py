@@ -213,6 +213,19 @@ def test_a_ban_that_is_unheard_where_the_list_was_lost_keeps_the_earlier_ones(
     assert known(cluster) == [["mallory", "trudy"]] * 3
 
 
+def test_a_ban_is_lifted_also_where_the_list_was_lost_and_nobody_has_noticed(
+    cluster: RedisCluster, redis: RedisServer
+) -> None:
+    ban(cluster, 0, "mallory")
+    ban(cluster, 0, "trudy")
+    redis.say("flushall")
+    assert unban(cluster, 1, "mallory") is not None
+    assert unban(cluster, 1, "mallory") is None
+    assert known(cluster) == [["trudy"]] * 3
+    read_again(cluster)
+    assert known(cluster) == [["trudy"]] * 3
+
+
 def read_again(cluster: RedisCluster) -> None:
     for node in cluster.nodes:
         cluster.call(node.restarted)

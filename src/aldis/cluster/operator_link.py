@@ -114,8 +114,13 @@ class OperatorLink:
         return answers
 
     async def unban(self, ban: Ban) -> NodeAnswers | None:
-        """End a ban in the whole cluster; None when there is none. Raises `ClusterUnavailable`."""
-        return await self._change(ban, lift=True)
+        """End a ban in the whole cluster; None when there is none. Raises as `ban` and `open` do."""
+        answers = await self._change(ban, lift=True)
+        if answers is None and any((each.kind, each.value) == (ban.kind, ban.value) for each in self.known_bans()):
+            # It holds here: Redis has lost the list, and gets it back, or this node has missed that the ban has ended.
+            await self._bans.catch_up()
+            answers = await self._change(ban, lift=True)
+        return answers
 
     async def _change(self, ban: Ban, *, lift: bool) -> NodeAnswers | None:
         with self._questions.asking() as asking:

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from aldis.backends.base import Directory, DirectoryUnavailable
-from aldis.cluster.faults import ClusterUnavailable
+from aldis.cluster.faults import ClusterProtocolError, ClusterUnavailable
 from aldis.errors import UsageError
 from aldis.hub.bans import Ban, holds, read_ban, wider_than
 from aldis.hub.hub import Hub
@@ -311,7 +311,7 @@ class Administration:
 def _cluster_faults(words: str) -> Iterator[None]:
     try:
         yield
-    except ClusterUnavailable as error:
+    except (ClusterUnavailable, ClusterProtocolError) as error:
         raise DirectoryUnavailable(f"{words}: {error}") from None
 
 
