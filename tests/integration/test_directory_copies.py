@@ -271,6 +271,25 @@ async def test_what_is_no_backup_is_refused_and_changes_nothing(tmp_path: Path, 
     assert [name for name in os.listdir(path.parent) if "restore" in name or name.startswith(".")] == []
 
 
+async def test_what_is_damaged_inside_is_called_by_its_own_name(tmp_path: Path) -> None:
+    """Its first page is whole: it opens, and its names cannot be read."""
+    await names_of(tmp_path, "alice", *(f"user{number:03}" for number in range(100)))
+    path, copy = tmp_path / "data" / FILE_NAME, tmp_path / "copy"
+    assert directory(tmp_path, "backup", copy).returncode == 0
+    before = names_in(path)
+    for file in (copy, path):
+        with file.open("r+b") as opened:
+            opened.seek(4096)
+            opened.write(b"damaged" * 1000)
+        done = directory(tmp_path, *(("restore", copy) if file == copy else ("backup", tmp_path / "another")))
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"aldis: {file} is damaged (")
+        if file == copy:
+            assert names_in(path) == before
+    assert sorted(os.listdir(tmp_path)) == ["copy", "data"]
+    assert [name for name in os.listdir(path.parent) if "restore" in name or name.startswith(".")] == []
+
+
 async def test_the_commands_are_for_the_directory_that_the_server_has(tmp_path: Path) -> None:
     """And not for a file in --data that is left from before the server was moved."""
     await names_of(tmp_path, "alice")

@@ -22,6 +22,7 @@ from typing import Final
 from aldis.backends.base import DirectoryTooNew
 from aldis.backends.sqlite_file import SqliteFile, check_file, is_locked, version_of
 from aldis.errors import UsageError
+from aldis.sqlite_files import CORRUPT, NOTADB, code_of
 
 # Seconds to wait for a lock: a server holds it for milliseconds, and in a restore a server that runs does not let go.
 _PATIENCE: Final = 2.0
@@ -86,7 +87,11 @@ def _copy(path: Path, draft: Path, along: Mapping[str, bytes] | None = None) -> 
     What goes `along` is put into a backup; what the database had along is taken out. Returns the number of names, and
     what was taken out.
     """
-    with closing(_connect(path)) as source, closing(sqlite3.connect(draft, isolation_level=None)) as target:
+    with (
+        _damage_of(path),
+        closing(_connect(path)) as source,
+        closing(sqlite3.connect(draft, isolation_level=None)) as target,
+    ):
         source.backup(target)  # in one step: one snapshot
         # A single file that a person can copy. The server switches to WAL when it opens it.
         target.execute("PRAGMA journal_mode=DELETE")
@@ -104,6 +109,17 @@ def _copy(path: Path, draft: Path, along: Mapping[str, bytes] | None = None) -> 
             target.executemany("INSERT INTO along VALUES (?, ?)", along.items())
     _flush(draft)
     return names, found
+
+
+@contextmanager
+def _damage_of(path: Path) -> Iterator[None]:
+    """Blame `path` for damage that is found while it is copied: the copy is new, and only has it from there."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if code_of(error) not in (CORRUPT, NOTADB):
+            raise
+        raise UsageError(f"{path} is damaged ({error}); nothing was changed") from None
 
 
 @contextmanager
