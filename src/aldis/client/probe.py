@@ -181,7 +181,13 @@ def _no_upgrade(status: int, headers: dict[str, str], server: ServerAddress) -> 
             return misdirected(server)
         case 429:
             return "too many connections come from your address; try again in a moment (429)"
-        case 502 | 503 | 504:
+        case 426:
+            return "it wants the upgrade to a WebSocket: a proxy in between does not pass the upgrade on (426)"
+        case 503:
+            return "the server has no room now or is full, or a proxy in front of it finds it down (503)"
+        case 505:
+            return "a proxy in between speaks HTTP/1.0 to the server (505); nginx needs `proxy_http_version 1.1`"
+        case 502 | 504:
             return f"a proxy answers in the server's place: the server behind it is down ({status})"
         case _:
             return f"there is a web server, but no signaling server: it answered {status}"
