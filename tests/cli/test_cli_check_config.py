@@ -305,7 +305,8 @@ def test_a_full_disk_is_told_of_by_the_check_and_by_a_backup(tmp_path: Path) -> 
     done = on_a_full_disk("/dev/null", *check)
     assert (done.returncode, f"wrong  data: no file can be made in {data}: No space left" in done.stdout) == (2, True)
     done = on_a_full_disk(str(tmp_path / "names.sqlite3"), *check)
-    assert (done.returncode, f"WARN   data: there is no room in {data}: new names" in done.stdout) == (0, True)
+    told = f"WARN   data: there is no room in {data}: new names are refused, and a stop loses new bans"
+    assert (done.returncode, told in done.stdout) == (0, True)
     done = on_a_full_disk("", "directory", "backup", str(data / "b.sqlite3"), "--data", str(tmp_path))
     assert done.returncode == 1
     assert re.search(r"b.sqlite3 .* the disk is full", done.stderr)
@@ -345,6 +346,20 @@ def test_names_and_bans_that_a_server_would_not_start_with_are_found(tmp_path: P
     assert found()[0].startswith(f"wrong  data: {names} is not a directory of names, or is damaged: ")
     done = aldis("serve", "--admin-port", "none", *words, home=tmp_path)
     assert (done.returncode, "is not a directory of names" in done.stderr) == (1, True)
+
+
+def test_names_that_are_damaged_behind_a_whole_first_page_are_told(tmp_path: Path) -> None:
+    """A server does not start with them, and reads no further than the one page that leads to all names."""
+    names = tmp_path / "data" / "names.sqlite3"
+    SqliteFile(names, patience=1).create()
+    with names.open("r+b") as opened:
+        opened.seek(4096)
+        opened.write(b"damaged" * 1000)
+    words = ("--admin-port", "none", "--port", str(free_port()), "--data", str(names.parent))
+    done = aldis("check-config", *words, home=tmp_path)
+    assert (done.returncode, f"wrong  data: {names} is damaged: " in done.stdout) == (2, True)
+    done = aldis("serve", *words, home=tmp_path)
+    assert (done.returncode, f"{names} is damaged: " in done.stderr) == (1, True)
 
 
 def test_a_server_that_is_older_than_its_names_says_how_to_go_on(tmp_path: Path) -> None:

@@ -238,7 +238,9 @@ def check_present(path: Path) -> None:
         used = path.with_name(f"{path.name}-wal").exists()
         uri = f"{path.absolute().as_uri()}?{'mode=ro' if used else 'immutable=1'}"
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as database:
-            version_of(database, path)
+            if version_of(database, path):
+                # As a server does at its start. The first page may be whole, and the names damaged.
+                database.execute("SELECT 1 FROM names WHERE user_id = ''").fetchone()
     except sqlite3.Error as error:
         raise DirectoryUnavailable(f"{path} {_WORDS.get(code_of(error), 'cannot be used')} ({error})") from None
 

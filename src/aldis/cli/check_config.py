@@ -403,7 +403,8 @@ def _check_data(setting: str, data: str, name: str = FILE_NAME) -> Finding:
             there = database[0].exists() and database[0].stat().st_size > 0
             if error.errno in (errno.ENOSPC, errno.EDQUOT) and there:
                 # A server starts there, and a reload may be what helps it.
-                return Finding("WARN", f"{setting}: there is no room in {data}: new names and bans are refused")
+                text = "new names are refused, and a stop loses new bans"
+                return Finding("WARN", f"{setting}: there is no room in {data}: {text}")
             return Finding("wrong", f"{setting}: no file can be made in {data}: {error.strerror or error}")
         return Finding("ok", f"{setting}: {data} can be written")
     try:
