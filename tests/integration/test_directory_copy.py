@@ -170,6 +170,22 @@ async def test_what_cannot_be_copied_is_refused_and_changes_nothing(tmp_path: Pa
     assert content(source) == before
 
 
+async def test_a_file_that_a_server_uses_is_compared_and_not_written(tmp_path: Path) -> None:
+    """FROM and TO in the wrong order, or a server that was not stopped: it would not notice what is released."""
+    other = await fill(tmp_path / "other" / FILE_NAME, 10)
+    async with ServerProcess(tmp_path) as server:
+        assert await register(server, "alice", Identity.generate()) == "registered"
+        target = tmp_path / "data" / FILE_NAME
+        for words in ((other, target), ("--exact", other, target.parent)):
+            done = copied(tmp_path, *words)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert done.stderr.startswith(f"aldis: {target} is in use: stop the server first")
+        assert copied(tmp_path, "--dry-run", other, target).returncode == 0
+        assert copied(tmp_path, "--verify", other, target).returncode == 1
+        assert [row[0] for row in content(target)[0]] == ["alice"]
+    assert copied(tmp_path, other, target).returncode == 0
+
+
 def copied_to_a_full_disk(home: Path, source: Path, target: Path) -> subprocess.CompletedProcess[str]:
     """A copy by a process that can write no file beyond 400 kB: the disk is as good as full."""
 
@@ -190,8 +206,14 @@ def copied_to_a_full_disk(home: Path, source: Path, target: Path) -> subprocess.
 
 async def first_names(target: Path) -> None:
     """Wait until a copy has written the first names."""
-    observer = sqlite3.connect(f"file:{target}?mode=ro", uri=True)
+    side = target.with_name(f"{target.name}-wal")
     async with asyncio.timeout(PATIENCE):
+        while True:
+            # Not before it writes: a file that somebody reads looks to it as if a server had it.
+            if side.exists() and side.stat().st_size:
+                break
+            await asyncio.sleep(0)
+        observer = sqlite3.connect(f"file:{target}?mode=ro", uri=True)
         while True:
             if observer.execute("SELECT count(*) FROM names").fetchone()[0]:
                 break

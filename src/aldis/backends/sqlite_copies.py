@@ -81,6 +81,12 @@ def restore(path: Path, copy: Path, put: Callable[[Mapping[str, bytes]], None]) 
     return names, kept
 
 
+def check_unused(path: Path) -> None:
+    """Raise `UsageError` when another process has the directory at `path` open. Other faults are not told."""
+    with suppress(OSError, sqlite3.Error), _held(path):
+        pass
+
+
 def _copy(path: Path, draft: Path, along: Mapping[str, bytes] | None = None) -> tuple[int, dict[str, bytes]]:
     """Copy a database to an empty file, check the copy, and bring it to the disk.
 

@@ -22,6 +22,7 @@ from aldis.backends.copying import Copied, CopyFailed, Differences, Pass, Source
 from aldis.backends.directory_url import MEMORY, DirectoryOptions, check_url, sqlite_path, without_password
 from aldis.backends.memory import MemoryDirectory
 from aldis.backends.opening import open_directory
+from aldis.backends.sqlite_copies import check_unused
 from aldis.backends.sqlite_source import SqliteSource
 from aldis.cli.exits import ExitCode, complain
 from aldis.cli.signals import until_signal
@@ -137,6 +138,9 @@ async def _read(url: str, side: str, redis: DirectoryOptions, *, missing: bool =
 
 @asynccontextmanager
 async def _written(url: str, redis: DirectoryOptions) -> AsyncIterator[Directory]:
+    if (path := sqlite_path(url)) is not None:
+        # A server has told users whose names are whose, and would not notice that they are others now.
+        await asyncio.to_thread(check_unused, path)
     target = await _opened("TO", lambda: open_directory(url, redis, warn=lambda text: complain(safe_line(text))))
     try:
         yield target
