@@ -63,7 +63,7 @@ def make_private(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
-        if _is_read_only(path.parent):
+        if is_read_only(path.parent):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path)) from None
 
 
@@ -75,10 +75,10 @@ def code_of(error: Exception) -> int:
 def cause_of(error: Exception, path: Path) -> int:
     """As `code_of`, for the file at `path`, but `READONLY` where SQLite does not know that this is the reason."""
     code = code_of(error)
-    return READONLY if code in (IOERR, CANTOPEN) and _is_read_only(path.parent) else code
+    return READONLY if code in (IOERR, CANTOPEN) and is_read_only(path.parent) else code
 
 
-def _is_read_only(folder: Path) -> bool:
+def is_read_only(folder: Path) -> bool:
     """Whether the file system of a folder cannot be written.
 
     The kernel makes it read-only when the disk fails. New ones (6.18, ext4) do not tell that in statvfs(2), but no file

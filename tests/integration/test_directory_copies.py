@@ -20,7 +20,8 @@ from aldis.identity.keys import Identity
 from aldis.protocol.codes import CloseCode
 from aldis.server.ban_file import FILE_NAME as BANS
 from aldis.server.ban_file import BanFile
-from support.commands import aldis
+from support.commands import COMMAND, aldis, environment
+from support.patience import PATIENCE
 from support.raw_websocket import RawClient
 from support.registrations import register
 from support.server_process import ServerProcess
@@ -269,6 +270,31 @@ async def test_what_is_no_backup_is_refused_and_changes_nothing(tmp_path: Path, 
     assert str(copy) in done.stderr
     assert names_in(path) == before
     assert [name for name in os.listdir(path.parent) if "restore" in name or name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+async def test_names_are_got_from_a_disk_that_became_read_only(tmp_path: Path, *, killed: bool) -> None:
+    """As the kernel makes it after an error: no server starts there, and the names are wanted elsewhere."""
+    async with ServerProcess(tmp_path) as server:
+        assert await register(server, "alice", Identity.generate()) == "registered"
+        if not killed:
+            await server.stop()
+    data = tmp_path / "data"
+    assert (data / f"{FILE_NAME}-wal").exists() == killed
+    read_only = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+
+    def on_it(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        command = ("unshare", "--map-root-user", "--mount", "sh", "-c", read_only, data, *COMMAND, "directory", *words)
+        return subprocess.run(
+            command, env=environment(tmp_path), capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+
+    done = on_it("backup", tmp_path / "copy", "--data", data)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = on_it("copy", data, tmp_path / "moved")
+    assert (done.returncode, done.stderr) == (0, "")
+    for made in ("copy", "moved"):
+        assert set(names_in(tmp_path / made)) == {"alice"}
 
 
 async def test_what_is_damaged_inside_is_called_by_its_own_name(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from aldis.backends.base import DirectoryTooNew
-from aldis.backends.sqlite_file import SqliteFile, check_file, is_locked, version_of
+from aldis.backends.sqlite_file import SqliteFile, check_file, is_locked, uri_of, version_of
 from aldis.errors import UsageError
 from aldis.sqlite_files import CORRUPT, NOTADB, code_of
 
@@ -95,7 +95,7 @@ def _copy(path: Path, draft: Path, along: Mapping[str, bytes] | None = None) -> 
     """
     with (
         _damage_of(path),
-        closing(_connect(path)) as source,
+        closing(sqlite3.connect(uri_of(path), uri=True, timeout=_PATIENCE, isolation_level=None)) as source,
         closing(sqlite3.connect(draft, isolation_level=None)) as target,
     ):
         source.backup(target)  # in one step: one snapshot

@@ -26,6 +26,7 @@ from aldis.sqlite_files import (
     NewerFile,
     cause_of,
     code_of,
+    is_read_only,
     make_private,
     migrate,
 )
@@ -196,6 +197,17 @@ def _file_above(path: Path) -> Path | None:
     return next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
 
 
+def uri_of(path: Path, *, read_only: bool = False) -> str:
+    """The URI that opens a file that is there.
+
+    SQLite reads a file in WAL mode only where it can make side files, unless it is told that nothing changes the file.
+    So it is on a file system that is read-only, as the kernel makes it after an error. With a side file it is read as
+    usual: that one may have the last names, and its server may see the file system otherwise.
+    """
+    fixed = is_read_only(path.parent) and not path.with_name(f"{path.name}-wal").exists()
+    return f"{path.absolute().as_uri()}?mode={'ro' if read_only or fixed else 'rw'}{'&immutable=1' if fixed else ''}"
+
+
 def check_file(path: Path) -> None:
     """Raise as `open_present` does."""
     database, _ = open_present(path)
@@ -210,7 +222,7 @@ def open_present(path: Path, *, read_only: bool = False) -> tuple[sqlite3.Connec
     """
     try:
         path.stat()  # for its words: SQLite says only that it cannot open the file
-        uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
+        uri = uri_of(path, read_only=read_only)
         database = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         try:
             version = version_of(database, path)
