@@ -176,12 +176,23 @@ async def test_a_server_and_a_client_with_aiortc_run_without_wrtc(alpine: Withou
         await process.communicate()
 
 
-def test_no_engine_at_all_is_told_with_the_command_that_installs_one(wheels: tuple[Path, Path], tmp_path: Path) -> None:
-    place = Without(tmp_path / "venv", "aiortc", "aioice")
+def test_what_is_missing_is_told_with_the_command_that_installs_it(wheels: tuple[Path, Path], tmp_path: Path) -> None:
+    """Never with one that brings the other distribution beside this one: both have the same files."""
+    place = Without(tmp_path / "venv", "aiortc", "aioice", "redis", "psycopg")
     assert place.pip("install", wheels[1]).returncode == 0
+    for setting, url, extra in (
+        ("directory", "redis://127.0.0.1:1", "redis"),
+        ("directory", "postgresql://127.0.0.1:1/aldis", "postgres"),
+        ("redis", "redis://127.0.0.1:1", "redis"),
+    ):
+        told = place.run("serve", f"--{setting}", url, "--port", "0", "--admin-port", "none", "--data", place.home)
+        assert told.returncode == 2
+        assert f"aldis: {setting}: needs a library: pip install 'aldis-server[{extra}]' (" in told.stderr
     for engine in ("wrtc", "aiortc"):
         told = place.run("chat", "bob", "--as", "alice", "--engine", engine, "--data", ":memory:")
         assert told.returncode == 2
         assert f"engine '{engine}' cannot be used: it is not installed" in told.stderr
         assert "`pip install 'aldis-server[aiortc]'`" in told.stderr
+        other = "`pip uninstall aldis-server` and then `pip install aldis`"
+        assert (other in told.stderr) == (engine == "wrtc")
     assert place.run("keys", "new", "alice").returncode == 0

@@ -18,6 +18,7 @@ from aldis.backends.redis_url import SCHEMES as REDIS_SCHEMES
 from aldis.backends.redis_url import RedisUrl
 from aldis.backends.sqlite import SqliteDirectory
 from aldis.errors import ConfigError
+from aldis.version import install_command
 
 if TYPE_CHECKING:
     from aldis.backends.postgres import PostgresDirectory
@@ -106,4 +107,4 @@ async def open_directory(
 
 
 def _missing(extra: str, error: ImportError) -> ConfigError:
-    return ConfigError("directory", f"needs a library: pip install 'aldis[{extra}]' ({error})")
+    return ConfigError("directory", f"needs a library: {install_command(extra)} ({error})")

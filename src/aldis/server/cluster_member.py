@@ -23,6 +23,7 @@ from aldis.errors import ConfigError
 from aldis.server.config import ServerConfig
 from aldis.server.logs import OUTAGE_SECONDS, FaultLog, OutageLog, get_logger
 from aldis.server.node_totals import different_settings
+from aldis.version import install_command
 
 if TYPE_CHECKING:
     from aldis.cluster.questions import Responder
@@ -61,7 +62,7 @@ class ClusterMember:
             from aldis.backends.redis_client import RedisServers
             from aldis.cluster.node import ClusterNode
         except ModuleNotFoundError as error:
-            raise ConfigError("redis", f"needs a library: pip install 'aldis[redis]' ({error})") from error
+            raise ConfigError("redis", f"needs a library: {install_command('redis')} ({error})") from error
         self._faults = faults
         self._outage = OutageLog(_log, "the Redis of the cluster", OUTAGE_SECONDS)
         try:

@@ -6,12 +6,12 @@ only runs a server loads none.
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from typing import Final
 
 from aldis.errors import ConfigError, EngineMissing
 from aldis.peer.engine import Engine
+from aldis.version import distribution_name, install_command
 
 ENGINES: Final = ("wrtc", "aiortc")
 
@@ -42,7 +42,9 @@ def _hint(name: str, error: ImportError) -> str:
     if find_spec(module) is not None:
         return f"it is installed, and cannot be loaded: {error}"
     if name == "wrtc":
-        hint = "it is not installed; `pip install aldis` brings it where it has a wheel"
+        here = distribution_name()
+        first = "" if here == "aldis" else f"`pip uninstall {here}` and then "
+        hint = f"it is not installed; {first}`pip install aldis` brings it where it has a wheel"
         return f"{hint}, and where it has none there is the engine aiortc: {_install_aiortc()}"
     return f"it is not installed; {_install_aiortc()}"
 
@@ -50,8 +52,4 @@ def _hint(name: str, error: ImportError) -> str:
 def _install_aiortc() -> str:
     if find_spec("aiortc") is not None:
         return "installed here, to be chosen with engine='aiortc' (`aldis chat --engine aiortc`)"
-    try:
-        distribution("aldis-server")
-    except PackageNotFoundError:
-        return "`pip install 'aldis[aiortc]'`"
-    return "`pip install 'aldis-server[aiortc]'`"
+    return f"`{install_command('aiortc')}`"
