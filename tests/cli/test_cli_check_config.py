@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -163,6 +164,35 @@ def test_a_turn_server_that_is_not_installed_is_found(tmp_path: Path) -> None:
     assert told not in checked(tmp_path, *words)[1]
     nowhere = aldis("check-config", "--admin-port", "none", *words, home=tmp_path, extra={"PATH": str(tmp_path)})
     assert (nowhere.returncode, told in nowhere.stdout) == (2, True)
+
+
+def test_a_turn_server_without_an_address_is_found(tmp_path: Path) -> None:
+    words = ("--host", "0.0.0.0", "--port", str(free_port()), "--stun-port", "0", "--data", ":memory:", "--turn-server")
+    code, text = checked(tmp_path, *words)
+    assert (code, "wrong  turn_address: is needed with turn_server: " in text) == (2, True)
+    assert checked(tmp_path, *words, "--names", "turn.example.com", "--turn-port", str(free_port()))[0] == 0
+
+
+async def test_a_turn_port_of_a_running_aldis_is_a_note_and_of_another_program_an_error(tmp_path: Path) -> None:
+    """coturn's own service has it after `apt-get install coturn`, and a server does not start beside that."""
+    port = str(free_port())
+    words = ("--turn-server", "--turn-port", port, "--port", str(free_port()), "--data", ":memory:")
+    async with Piped("serve", "--admin-port", "none", *words, home=tmp_path) as server:
+        await server.says("Ctrl-C stops the server")
+        code, text = checked(tmp_path, *words)
+        by = f"a running Aldis (process {server.process.pid})"
+        assert f"note   turn_port: 127.0.0.1:{port} (UDP) is in use by {by}\n" in text
+        assert code == 0  # or no reload would go through
+        server.process.send_signal(signal.SIGTERM)  # and coturn with it
+        assert await server.end() == 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", int(port)))
+        code, text = checked(tmp_path, *words)
+        assert (code, f"wrong  turn_port: 127.0.0.1:{port} (UDP) is in use by " in text) == (2, True)
+        done = aldis("serve", "--admin-port", "none", *words, home=tmp_path)
+    assert done.returncode == 2
+    assert f"turn_port: 127.0.0.1:{port} (UDP) is in use by another program, such as a coturn that" in done.stderr
+    assert f"ok     turn_port: 127.0.0.1:{port} (UDP) is free\n" in checked(tmp_path, *words)[1]
 
 
 def test_several_workers_are_checked_with_their_ports(tmp_path: Path) -> None:

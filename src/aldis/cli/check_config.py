@@ -136,8 +136,7 @@ def check(flags: dict[str, object], file: Path | None, *, offline: bool = False)
         )
     yield from _check_proxied(config)
     yield from _check_stun(config)
-    if config.turn_server and shutil.which("turnserver") is None:
-        yield Finding("wrong", "turn_server: there is no `turnserver` on the PATH; install coturn")
+    yield from _check_turn(config)
     yield from _check_accounts(config, offline=offline)
     yield _check_data("data", config.data)
     if config.directory:
@@ -266,24 +265,43 @@ def _check_stun(config: ServerConfig) -> Iterator[Finding]:
     host = stun_host(config, config.host)
     if host is None:
         return
+    if (found := _check_udp("stun_port", host, config.stun_port)) is not None:
+        # The server goes on without its default port.
+        spared = found.mark == "wrong" and config.stun_port == STUN_PORT
+        yield Finding("note", found.text) if spared else found
+
+
+def _check_turn(config: ServerConfig) -> Iterator[Finding]:
+    if not config.turn_server:
+        return
+    from aldis.server.turn_folder import turn_settings
+
+    if shutil.which("turnserver") is None:
+        yield Finding("wrong", "turn_server: there is no `turnserver` on the PATH; install coturn")
     try:
-        found = socket.getaddrinfo(host, config.stun_port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+        settings = turn_settings(config)
+    except ConfigError as error:
+        yield Finding("wrong", str(error))
+        return
+    if (found := _check_udp("turn_port", settings.listen or "0.0.0.0", settings.port)) is not None:  # noqa: S104
+        yield found
+
+
+def _check_udp(setting: str, host: str, port: int) -> Finding | None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
-        return  # as for the other ports, which say so
+        return None  # as for the other ports, which say so
+    shown = f"{setting}: {host}:{port} (UDP)"
     family, _, _, _, address = found[0]
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(address)
         except OSError as error:
-            shown = f"stun_port: {host}:{config.stun_port} (UDP)"
             if error.errno == errno.EADDRINUSE:
-                taken = _in_use(f"{shown} is in use", config.stun_port, _UDP)
-            else:
-                taken = Finding("wrong", f"{shown} cannot be used: {error.strerror}")
-            # The server goes on without its default port.
-            yield Finding("note", taken.text) if config.stun_port == STUN_PORT else taken
-        else:
-            yield Finding("ok", f"stun_port: {host}:{config.stun_port} (UDP) is free")
+                return _in_use(f"{shown} is in use", port, _UDP)
+            return Finding("wrong", f"{shown} cannot be used: {error.strerror}")
+    return Finding("ok", f"{shown} is free")
 
 
 def _check_port(setting: str, host: str, port: int) -> Finding:
@@ -314,7 +332,7 @@ def _in_use(text: str, port: int, tables: Sequence[str] = _TCP) -> Finding:
     holders = list(_holders_of(port, tables))
     if not holders:
         return Finding("note", f"{text}; this user cannot see by whom")
-    for pid, command in holders:
+    for pid, command in (*holders, *(_parent_of(pid) for pid, _ in holders)):  # coturn is a child of Aldis
         if any(Path(word).name == "aldis" or word.startswith("aldis.") for word in command):
             return Finding("note", f"{text} by a running Aldis (process {pid})")
     pid, command = holders[0]
@@ -347,8 +365,19 @@ def _holders_of(port: int, tables: Sequence[str]) -> Iterator[tuple[int, list[st
     for process in Path("/proc").glob("[0-9]*") if sockets else ():
         with suppress(OSError):
             if any(os.readlink(file) in sockets for file in (process / "fd").iterdir()):
-                command = (process / "cmdline").read_bytes().decode(errors="replace")
-                yield int(process.name), [word for word in command.split("\0") if word]
+                yield int(process.name), _command_of(process)
+
+
+def _parent_of(process: int) -> tuple[int, list[str]]:
+    with suppress(OSError, ValueError):
+        parent = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        return parent, _command_of(Path(f"/proc/{parent}"))
+    return 0, []
+
+
+def _command_of(process: Path) -> list[str]:
+    command = (process / "cmdline").read_bytes().decode(errors="replace")
+    return [word for word in command.split("\0") if word]
 
 
 def _check_database(setting: str, url: str, config: ServerConfig, *, offline: bool) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ them again on SIGUSR2. So neither ends a relay.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import shutil
@@ -180,7 +181,10 @@ class TurnServer:
             try:
                 one.bind((where, self.settings.port))
             except OSError as error:
-                raise ConfigError("turn_port", f"{where}:{self.settings.port}: {error.strerror or error}") from None
+                problem = f"cannot be used: {error.strerror or error}"
+                if error.errno == errno.EADDRINUSE:
+                    problem = "is in use by another program, such as a coturn that runs as a service; stop that one"
+                raise ConfigError("turn_port", f"{where}:{self.settings.port} (UDP) {problem}") from None
 
     async def _rotate(self, secret: str, lifetime: float) -> float:
         if len(self._earlier) >= MOST_EARLIER:
