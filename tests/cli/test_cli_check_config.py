@@ -83,6 +83,21 @@ def test_what_cannot_be_used_is_code_2(tmp_path: Path, words: tuple[str, ...], t
     assert "hidden-1" not in text
 
 
+def test_the_password_file_of_a_redis_is_read_although_that_is_not_asked(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    words = ("--port", str(free_port()), "--data", ":memory:", "--redis-password-file", str(secret), "--offline")
+    for setting in ("--redis", "--directory"):
+        url = (setting, "redis://127.0.0.1:1")
+        code, text = checked(tmp_path, *words, *url)
+        assert (code, f"wrong  redis_password_file: {secret} cannot be read: " in text) == (2, True)
+        secret.touch()
+        code, text = checked(tmp_path, *words, *url)
+        assert (code, f"wrong  redis_password_file: {secret} is empty\n" in text) == (2, True)
+        secret.write_text("open sesame")
+        assert checked(tmp_path, *words, *url)[0] == 0
+        secret.unlink()
+
+
 def test_offline_no_other_machine_is_asked(tmp_path: Path) -> None:
     away = "redis://u:hidden-1@127.0.0.1:1"
     tokens = ("--auth", "token", "--jwks", "https://127.0.0.1:1/keys", "--token-audience", "aldis")

@@ -87,6 +87,18 @@ async def probe_directory(url: str, options: DirectoryOptions | None = None, *, 
     await _PROBES[scheme_of(url) or ""](url, options or DirectoryOptions(), warn)
 
 
+def check_here(url: str, options: DirectoryOptions) -> None:
+    """Check what is on this machine for the Redis or PostgreSQL of a URL: its library, and the file of its password.
+
+    Raises `ConfigError`. Nobody is asked.
+    """
+    if scheme_of(url) in REDIS_SCHEMES:
+        RedisUrl.parse(url).with_password_of(options.redis_password_file)
+        _redis()
+    else:
+        _postgres()
+
+
 async def open_directory(
     url: str, options: DirectoryOptions | None = None, *, warn: Warn = lambda text: None
 ) -> Directory:

@@ -382,12 +382,18 @@ def _command_of(process: Path) -> list[str]:
 
 def _check_database(setting: str, url: str, config: ServerConfig, *, offline: bool) -> Iterator[Finding]:
     """Ask a Redis or PostgreSQL, for some seconds at most. A server without it does not start."""
+    from aldis.backends.opening import check_here, probe_directory
+
+    try:
+        check_here(url, config.directory_options)
+    except ConfigError as error:
+        setting = setting if error.setting == "directory" else error.setting
+        yield Finding("wrong", f"{setting}: {error.problem}")
+        return
     if offline:
         yield Finding("ok", f"{setting}: {without_password(url)} (not asked)")
         return
     import asyncio
-
-    from aldis.backends.opening import probe_directory
 
     warnings: list[str] = []
 
