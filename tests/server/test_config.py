@@ -323,6 +323,19 @@ def test_an_unknown_flag_is_an_error() -> None:
         load_config({"nonsense": 1}, {}, None)
 
 
+@pytest.mark.parametrize("setting", ["turn_port", "turn_tls_port"])
+def test_the_turn_server_has_ports_of_its_own(setting: str) -> None:
+    """It listens at the address of the server, over TCP too; the server would find its port taken by its own child."""
+    common = {"turn_server": True, "tls_cert": "c", "tls_key": "k", "port": 443, "redirect_port": 80}
+    with pytest.raises(ConfigError, match=f"{setting}: 443 is the public port already; choose another one"):
+        load_config({**common, setting: 443}, {}, None)
+    with pytest.raises(ConfigError, match=f"{setting}: 80 is the redirect_port already; choose another one"):
+        load_config({**common, setting: 80}, {}, None)
+    assert load_config({**common, "turn_server": False, setting: 443}, {}, None).port == 443
+    plain = ServerConfig(turn_server=True, port=5349)
+    assert plain.turn_tls_port == 5349  # which stays closed without a certificate
+
+
 def test_a_file_that_cannot_be_read_is_an_error_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config: cannot read .*: No such file"):
         load_config({}, {}, tmp_path / "missing.toml")
@@ -449,6 +462,9 @@ def test_origins_are_kept_as_browsers_send_them() -> None:
 def test_the_admin_port_is_another_port(host: str, admin_host: str) -> None:
     with pytest.raises(ConfigError, match="admin_port: 8080 is the public port already"):
         ServerConfig(host=host, admin_host=admin_host, admin_port=8080)
+    tls = {"tls_cert": "c", "tls_key": "k", "redirect_port": 8081}
+    with pytest.raises(ConfigError, match="admin_port: 8081 is the redirect_port already"):
+        load_config({"host": host, "admin_host": admin_host, "admin_port": 8081, **tls}, {}, None)
     assert ServerConfig(host="127.0.0.2", admin_host=admin_host, admin_port=8080).admin_port == 8080
     assert ServerConfig(port=0, admin_port=0).port == 0
 

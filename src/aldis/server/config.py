@@ -341,6 +341,16 @@ class ServerConfig(LimitSettings):
             raise ConfigError("redirect_port", f"{self.port} is the public port already; choose another one, or none")
         if self.port in admin_ports and _overlap(self.host, self.admin_host):
             raise ConfigError("admin_port", f"{self.port} is the public port already; choose another one, or none")
+        if self.redirect_port in admin_ports and _overlap(self.host, self.admin_host):
+            problem = f"{self.redirect_port} is the redirect_port already; choose another one, or none"
+            raise ConfigError("admin_port", problem)
+        if self.turn_server:
+            # It listens where this server does, over UDP and TCP.
+            turn_ports = {"turn_port": self.turn_port} | ({"turn_tls_port": self.turn_tls_port} if self.secure else {})
+            for setting, port in turn_ports.items():
+                if port in (self.port, self.redirect_port):
+                    what = "the public port" if port == self.port else "the redirect_port"
+                    raise ConfigError(setting, f"{port} is {what} already; choose another one")
 
     def _check_workers(self) -> None:
         if self.workers == 1:
