@@ -336,6 +336,11 @@ def test_the_turn_server_has_ports_of_its_own(setting: str) -> None:
     assert plain.turn_tls_port == 5349  # which stays closed without a certificate
 
 
+def test_a_file_of_an_editor_of_windows_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbfport = 8081\r\n")
+    assert load_config({}, {}, tmp_path / "marked.toml").port == 8081
+
+
 def test_a_file_that_cannot_be_read_is_an_error_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config: cannot read .*: No such file"):
         load_config({}, {}, tmp_path / "missing.toml")

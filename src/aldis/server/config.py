@@ -496,8 +496,8 @@ def _from_file(file: Path | None) -> dict[str, object]:
     if file is None:
         return {}
     try:
-        with file.open("rb") as opened:
-            return tomllib.load(opened)
+        # Editors of Windows begin a file with a byte order mark, which nobody sees.
+        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError("config", f"cannot read {file}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, and a thousand brackets
