@@ -19,6 +19,7 @@ from aldis.backends.redis_client import ANSWER_SECONDS, Command, RedisServers
 from aldis.backends.redis_url import RedisUrl
 from support.fake_sentinel import DOWN, KNOWS, SERVICE, FakeSentinel, always
 from support.patience import PATIENCE
+from support.ports import free_port
 from support.redis_server import Cluster, RedisServer, Sentinels
 
 CALLS: dict[str, Callable[[RedisServers], Awaitable[Any]]] = {
@@ -128,6 +129,23 @@ async def behind(*sentinels: FakeSentinel) -> AsyncIterator[RedisServers]:
             yield servers
     finally:
         await servers.close()
+
+
+async def test_sentinels_that_cannot_be_asked_are_told_in_words_and_not_as_objects_of_a_library() -> None:
+    """redis-py shows each client with its pool, its connection and all of its settings."""
+    gone = free_port()
+    url = f"redis+sentinel://user:pass-word@127.0.0.1:{gone},127.0.0.1:{gone}/{SERVICE}"
+    servers = RedisServers(RedisUrl.parse(url))
+    try:
+        with pytest.raises(ConnectionError) as raised:
+            await servers.masters()
+    finally:
+        await servers.close()
+    told = servers.in_words(raised.value)
+    assert told is not None
+    assert "cannot be reached (No master found for 'names' : a Sentinel - " in told
+    assert str(gone) in told
+    assert not any(part in told for part in ("<", ">", "pass-word"))
 
 
 async def test_every_sentinel_is_asked_for_the_master_also_when_another_call_has_found_one_that_knows_it() -> None:

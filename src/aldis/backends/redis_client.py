@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import hashlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, PipelineCommand, RedisCluster
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
@@ -389,9 +390,26 @@ class _Sentinels(Sentinel):
         asked.sentinels = list(self.sentinels)
         for sentinel in asked.sentinels:
             await _close_ended(_idle(sentinel))
-        found = await super(_Sentinels, asked).discover_master(service_name)
+        try:
+            found = await super(_Sentinels, asked).discover_master(service_name)
+        except MasterNotFoundError as error:
+            raise MasterNotFoundError(_without_objects(str(error))) from None
         self.sentinels = sorted(self.sentinels, key=lambda sentinel: sentinel is not asked.sentinels[0])
         return found
+
+
+def _without_objects(text: str) -> str:
+    """What redis-py says of Sentinels without their objects, of which each takes a thousand characters."""
+    kept, depth = [], 0
+    for part in re.split("([<>])", text):
+        if part == "<":
+            kept += ["a Sentinel"] if not depth else []
+            depth += 1
+        elif part == ">":
+            depth = max(0, depth - 1)
+        elif not depth:
+            kept.append(part)
+    return "".join(kept)
 
 
 class _MasterPool(SentinelConnectionPool):
