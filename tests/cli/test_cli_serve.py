@@ -54,6 +54,25 @@ async def test_it_says_first_of_all_which_page_to_open(tmp_path: Path) -> None:
     assert "--tls-cert" not in text
 
 
+async def test_it_says_what_two_people_need_beside_the_commands(tmp_path: Path) -> None:
+    """Both commands fail without it."""
+    made = aldis("token", "--new-key", tmp_path / "keys.json", home=tmp_path)
+    assert made.returncode == 0, made.stderr
+    words = ("serve", "--port", "0", "--admin-port", "none", "--data", ":memory:")
+    tokens = ("--auth", "token", "--jwks", str(tmp_path / "keys.json"))
+    listed = ("--name-policy", "closed")
+    token = "each with a token in ALDIS_TOKEN (`aldis token --help`)"
+    names = "once `aldis admin names add` has listed both names"
+    for settings, told in (
+        (tokens, f"like this, {token}:"),
+        (listed, f"like this, {names}:"),
+        ((*tokens, *listed), f"like this, {token}, {names}:"),
+        ((), "In two terminals, two people can talk like this:"),
+    ):
+        async with Piped(*words, *settings, home=tmp_path) as server:
+            await server.says(told)
+
+
 async def test_without_the_page_it_says_nothing_of_one(tmp_path: Path) -> None:
     for words, extra in ((("--no-web",), {}), ((), {"ALDIS_WEB": "no"})):
         async with Piped("serve", *FREE, *words, home=tmp_path, extra=extra) as server:

@@ -253,13 +253,20 @@ def _welcome(server: SignalingServer | Served) -> None:
         f"Aldis listens at {server.url}{', for this machine alone' if is_this_machine(server.config.host) else ''}"
         f"{f', with {server.config.workers} processes' if server.config.workers > 1 else ''}.",
         *_from_elsewhere(server),
-        "In two terminals, two people can talk like this:\n",
+        f"In two terminals, two people can talk like this{_what_they_need(server.config)}:\n",
         f"    {typed('chat', 'bob', '--as', 'alice', *where)}",
         f"    {typed('chat', 'alice', '--as', 'bob', *where)}\n",
         "Ctrl-C stops the server.\n",
     ]
     with suppress(OSError):
         print("\n" + "\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _what_they_need(config: ServerConfig) -> str:
+    """What a registration needs beside a name and a key."""
+    token = ", each with a token in ALDIS_TOKEN (`aldis token --help`)" if config.auth == "token" else ""
+    closed = config.name_policy == "closed"
+    return f"{token}{', once `aldis admin names add` has listed both names' if closed else ''}"
 
 
 def _dialled(server: SignalingServer | Served) -> str:
