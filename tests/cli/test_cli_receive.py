@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from aldis.cli.exits import ExitCode
 from aldis.cli.progress import Screen
 from aldis.cli.receive import Receiving
 from aldis.client.events import SignalingState
 from aldis.identity.keys import fingerprint
+from aldis.peer.connection import PeerState
 from aldis.store.files.transfer import Transfer
 from aldis.store.state import PeerView, StoreState
 from support.patience import PATIENCE
@@ -35,6 +38,20 @@ class StoreOf:
         return lambda: None
 
 
+class Told(Screen):
+    """What a person would read."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__(quiet=quiet)
+        self.said: list[str] = []
+
+    def tell(self, text: str) -> None:
+        self.said.append(text)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
 async def test_a_file_that_fails_at_the_sender_does_not_end_the_others(tmp_path: Path) -> None:
     async with sides() as (alice, bob):
         folder = a_folder(tmp_path)
@@ -50,6 +67,34 @@ async def test_a_file_that_fails_at_the_sender_does_not_end_the_others(tmp_path:
         await second
 
 
+@pytest.mark.parametrize(
+    ("known_as", "name", "goes_on"),
+    [
+        (None, "peer", "the same command goes on with the rest"),
+        ("code", "the sender", "the next code goes on with the rest"),
+    ],
+)
+async def test_a_sender_who_is_cut_off_is_waited_for_as_long_as_was_said(
+    tmp_path: Path, known_as: str | None, name: str, goes_on: str
+) -> None:
+    class Cut(StoreOf):
+        state = StoreState(SignalingState.CONNECTED, peers={"peer": PeerView("peer", state=PeerState.FAILED)})
+
+    async with sides() as (alice, bob):
+        screen = Told(quiet=True)
+        receiving = Receiving(Cut(bob), screen, str(a_folder(tmp_path)))  # type: ignore[arg-type]
+        receiving.admit("peer", known_as=known_as)
+        transfer = await alice.send("peer", a_file(tmp_path, 20 * MEGABYTE, "a"), None)
+        await until(transfer, lambda: transfer.transferred >= MEGABYTE)
+        alice.silent = True
+        async with asyncio.timeout(PATIENCE):
+            assert await receiving.run(0.01) is ExitCode.NOT_DELIVERED
+        assert screen.said == [
+            f"the connection to {name} is interrupted; waiting",
+            f"{name} has not come back; {goes_on}",
+        ]
+
+
 async def test_the_fingerprint_of_a_sender_who_has_waited_is_told_once(tmp_path: Path) -> None:
     """Nothing changes any more when the command begins to look."""
 
@@ -59,13 +104,11 @@ async def test_the_fingerprint_of_a_sender_who_has_waited_is_told_once(tmp_path:
             peers={"alice": PeerView("alice", public_key=bytes(32))},
         )
 
-    class Told(Screen):
-        def tell(self, text: str) -> None:
-            said.append(text)
-
-    said: list[str] = []
+    screen = Told(quiet=True)
     async with sides() as (_, bob):
-        receiving = Receiving(Met(bob), Told(quiet=True), str(tmp_path))  # type: ignore[arg-type]
+        receiving = Receiving(Met(bob), screen, str(tmp_path))  # type: ignore[arg-type]
         receiving.tell_fingerprint("alice")
         receiving.tell_fingerprint("nobody")
-    assert said == [f"first contact with alice; the key is remembered. Its fingerprint:\n  {fingerprint(bytes(32))}"]
+    assert screen.said == [
+        f"first contact with alice; the key is remembered. Its fingerprint:\n  {fingerprint(bytes(32))}"
+    ]

@@ -365,6 +365,19 @@ async def test_what_a_code_had_begun_goes_on_with_the_next_code(server: QuickSer
     assert (here / "to" / "a.bin").read_bytes() == path.read_bytes()
 
 
+async def test_a_recipient_does_not_wait_for_ever_for_a_sender_that_was_killed(server: QuickServer, here: Path) -> None:
+    async with (
+        send_by_code(server, "-") as alice,
+        receive_by_code(server, await code_of(alice), "-", "--timeout", "1") as bob,
+    ):
+        await alice.type("the first line\n" * 100_000)
+        assert await bob.line() == "the first line"
+        alice.process.kill()
+        await bob.says("the connection to the sender is interrupted; waiting")
+        assert await bob.end() == 8
+    assert "the sender has not come back; what goes into a pipe cannot be resumed" in bob.errors
+
+
 # --- what cannot work -------------------------------------------------------------------------------------------------
 
 

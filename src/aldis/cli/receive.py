@@ -246,7 +246,9 @@ class Receiving:
         from aldis.client.events import SignalingState
         from aldis.errors import PeerOffline
 
+        now = asyncio.get_running_loop().time
         told: set[Transfer] = set()
+        cut_off: float | None = None  # since when what is under way has no connection
         while True:
             self._changed.clear()
             state = self._store.state
@@ -262,17 +264,42 @@ class Receiving:
             if ended and not busy and not rest and self._have_left(state, ended):
                 return code
             lingering = bool(ended and not busy and not rest)
+            was_cut_off, cut_off = cut_off, self._cut_off_since(state, cut_off)
+            if cut_off is not None and was_cut_off is None:
+                self._screen.tell(f"the connection to {self._name} is interrupted; waiting")
             patience = None if busy else _LINGER if lingering else limit
+            if cut_off is not None and limit is not None:
+                patience = max(0.0, cut_off + limit - now())
             try:
                 async with asyncio.timeout(patience):
                     await self._changed.wait()
             except TimeoutError:
                 if lingering:
                     return code
-                if rest:
-                    self._screen.say("the sender has not come back; the same command goes on with the rest")
+                if rest or cut_off is not None:
+                    self._screen.say(f"{self._name} has not come back; {self._goes_on}")
                     return ExitCode.NOT_DELIVERED
                 raise PeerOffline(self._sender or "the sender") from None
+
+    @property
+    def _name(self) -> str:
+        return "the sender" if self._sender is None or self._known_as is not None else safe_line(self._sender)
+
+    @property
+    def _goes_on(self) -> str:
+        if not isinstance(self._target, Path):
+            return "what goes into a pipe cannot be resumed"
+        return f"{'the same command' if self._known_as is None else 'the next code'} goes on with the rest"
+
+    def _cut_off_since(self, state: StoreState, since: float | None) -> float | None:
+        """Since when nothing that is under way has a connection; None while something has, or nothing is."""
+        from aldis.peer.connection import PeerState
+
+        under_way = {each.user_id for each in self._transfers if not _is_over(each)}
+        views = [view for view in map(state.peers.get, under_way) if view is not None]
+        if self._tasks or not views or any(view.state is PeerState.CONNECTED for view in views):
+            return None
+        return asyncio.get_running_loop().time() if since is None else since
 
     def _tell_failures(self, told: set[Transfer]) -> ExitCode | None:
         """Tell what has failed; return a code when that ends the command: others go on into a directory."""
