@@ -84,7 +84,7 @@ async def test_folders_and_files_are_dropped_together(arrive: Arrive) -> None:
     ("tree", "words"),
     [
         ({"trip": {}}, "trip: There is no file in this folder."),
-        ({"trip": {"a:": "1", "a?": "2"}}, "trip: This folder cannot be sent."),
+        ({"trip": {"a:": "1", "a?": "2"}}, "trip: This folder cannot be sent. Other systems cannot take a?: two"),
     ],
 )
 async def test_a_folder_that_cannot_be_sent_says_why(arrive: Arrive, tree: Mapping[str, object], words: str) -> None:

@@ -1,2 +1,2 @@
 /*! @aldis/client 0.1.0, Apache-2.0 */
-export*from"./sdk/core-2e5cfe80.js";
+export*from"./sdk/core-4a393d9b.js";

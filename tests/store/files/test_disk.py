@@ -41,6 +41,26 @@ def test_what_is_no_file_or_not_there_cannot_be_offered(tmp_path: Path) -> None:
             look(path)
 
 
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (["a", "b\\c"], r"'b\\c' has a backslash, which leads to another folder on another system"),
+        (["x/a:b", "x/a?b"], "'x/a:b' and 'x/a?b' would have one name on another system"),
+        (["a:/b", "a?"], "'a:' and 'a?' would have one name on another system"),
+        (["a\udcff", "a\udcfe"], "two of its files would have one name on another system"),
+    ],
+)
+def test_a_folder_with_names_that_do_not_fit_elsewhere_says_which(
+    tmp_path: Path, names: list[str], problem: str
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        a_file(tmp_path, name=name)
+    with pytest.raises(UsageError) as raised:
+        look(tmp_path)
+    assert str(raised.value) == f"{tmp_path} cannot be sent: {problem}"
+
+
 def test_a_file_that_has_changed_since_it_was_offered_is_not_sent(tmp_path: Path) -> None:
     path = a_file(tmp_path)
     found = look(path)

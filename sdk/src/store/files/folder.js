@@ -3,7 +3,8 @@
  * `Blob`. In Python this is in `disk` and `sinks`.
  */
 import { UsageError } from '../../errors.js';
-import { MAX_DEPTH, MAX_ENTRIES, MAX_MANIFEST, readManifest } from './manifest.js';
+import { violation } from '../../protocol/shapes.js';
+import { MAX_MANIFEST, readManifest } from './manifest.js';
 
 /**
  * @import { Entry } from './manifest.js'
@@ -31,15 +32,15 @@ export function folderOf(files) {
   const entries = all.map(({ size }, at) => [(paths[at] ?? []).slice(1).join('/'), size]);
   const json = JSON.stringify(entries);
   const list = new Blob([json]);
+  let last = '';
   try {
     readManifest(
       json,
       entries.reduce((sum, [, size]) => sum + size, 0),
+      (path) => (last = path),
     );
-  } catch {
-    throw new UsageError(
-      `more than ${MAX_ENTRIES} files or folders, ${MAX_DEPTH} folders deep, or two files with one name elsewhere`,
-    );
+  } catch (error) {
+    throw new UsageError(`other systems cannot take ${last || 'this folder'}: ${violation(error)}`);
   }
   if (list.size > MAX_MANIFEST) throw new UsageError(`the names of the files have more than ${MAX_MANIFEST} bytes`);
   // Another sum for other times: it need not be more.

@@ -25,12 +25,13 @@ export const MAX_MANIFEST = 8 * 1024 * 1024;
  *
  * @param {string} json
  * @param {number} size The bytes that follow it.
+ * @param {(path: string) => void} [reading] Called with each path before it is looked at.
  * @returns {Entry[]}
  * @throws {ProtocolViolation}
  */
-export function readManifest(json, size) {
+export function readManifest(json, size, reading) {
   const entries = readEntries(json);
-  check(entries.length <= MAX_ENTRIES, 'too many files');
+  check(entries.length <= MAX_ENTRIES, `more than ${MAX_ENTRIES} files`);
   check(entries.reduce((sum, [, each]) => sum + each, 0) === size, 'a list of another size');
   // A place is the number of the folder around it and a name: whole paths would take 16 times the bytes of the list.
   /** @type {Map<string, number>} */
@@ -39,9 +40,10 @@ export function readManifest(json, size) {
   const known = new Map();
   let folders = 0;
   return entries.map(([path, each]) => {
+    reading?.(path);
     const isFolder = path.endsWith('/');
     const names = path.replace(/\/$/, '').split('/');
-    check(names.length <= MAX_DEPTH && !(isFolder && each), 'too deep, or a folder with content');
+    check(names.length <= MAX_DEPTH && !(isFolder && each), `more than ${MAX_DEPTH} folders deep, or a folder with content`);
     const safe = names.map((name) => {
       const part = known.get(name) ?? safePart(name);
       known.set(name, part);
@@ -56,11 +58,11 @@ export function readManifest(json, size) {
         at = found ?? ++folders;
         taken.set(place, at);
       } else {
-        check(found === undefined, 'two files with one place');
+        check(found === undefined, 'two files with one name');
         taken.set(place, 0);
       }
     });
-    check(folders <= MAX_ENTRIES, 'too many folders');
+    check(folders <= MAX_ENTRIES, `more than ${MAX_ENTRIES} folders`);
     return [safe.join('/') + (isFolder ? '/' : ''), each];
   });
 }

@@ -274,3 +274,18 @@ test('what is no folder is refused at once', () => {
     assert.throws(() => side.transfers.send(side.peer, /** @type {any} */ (files)), UsageError);
   }
 });
+
+test('a folder that other systems cannot take is refused, and which name is the reason', () => {
+  const side = new Side();
+  const deep = `${'a/'.repeat(32)}b`;
+  for (const [paths, problem] of /** @type {[string[], string][]} */ ([
+    [['x/a:', 'x/a?', 'b'], 'x/a?: two files with one name'],
+    [['a:', 'a?/b'], 'a?/b: a file in the place of a folder'],
+    [['a', String.raw`b\c`, 'd'], String.raw`b\c: a path that leads out of the folder`],
+    [[deep], `${deep}: more than 32 folders deep, or a folder with content`],
+    [Array(65_537).fill('a'), 'this folder: more than 65536 files'],
+  ])) {
+    const files = paths.map((path) => ({ path, blob: new Blob() }));
+    assert.throws(() => side.transfers.send(side.peer, files), { message: `other systems cannot take ${problem}` });
+  }
+});

@@ -20,7 +20,7 @@ from typing import BinaryIO, Final, Protocol
 
 from aldis.errors import ProtocolViolation, UsageError
 from aldis.store.files.digest import BLOCK, Digest
-from aldis.store.files.manifest import MAX_DEPTH, MAX_ENTRIES, Entry, read_manifest, write_manifest
+from aldis.store.files.manifest import MAX_DEPTH, MAX_ENTRIES, Entry, read_manifest, unfit_name, write_manifest
 from aldis.store.messages.control import MAX_SIZE, UNKNOWN_MIME
 
 FOLDER_MIME: Final = "inode/directory"
@@ -121,7 +121,7 @@ def _look_into(path: Path) -> Found:
     try:
         read_manifest(manifest, content)
     except ProtocolViolation:
-        raise UsageError(f"{path} cannot be sent: two of its files would have one name on another system") from None
+        raise UsageError(f"{path} cannot be sent: {unfit_name(tree.entries)}") from None
     version = _version(manifest, [stamp for _, stamp in tree.files])
     files = tuple(tree.files)
     return Found(len(manifest) + content, FOLDER_MIME, version, files, manifest, tree.left_out)

@@ -61,6 +61,22 @@ def _folders_of(entries: list[Entry]) -> int:
     return len(numbers)
 
 
+def unfit_name(entries: list[Entry]) -> str:
+    """What is wrong with the first path that `read_manifest` refuses, in plain words with the path in them."""
+    places: dict[str, tuple[str, bool]] = {}  # by safe path: the path that is there, and whether it is a folder
+    for path, _ in entries:
+        if "\\" in path:
+            return f"{path!r} has a backslash, which leads to another folder on another system"
+        names = path.removesuffix("/").split("/")
+        for count in range(1, len(names) + 1):
+            mine = "/".join(names[:count])
+            folder = count < len(names) or path.endswith("/")
+            there, is_folder = places.setdefault("/".join(map(safe_part, names[:count])), (mine, folder))
+            if there != mine and not (folder and is_folder):
+                return f"{there!r} and {mine!r} would have one name on another system"
+    return "two of its files would have one name on another system"
+
+
 def read_manifest(data: bytes, size: int) -> list[Entry]:
     """The entries of a manifest, with paths that are safe to make; `size`: bytes that follow. Raises
     `ProtocolViolation`."""

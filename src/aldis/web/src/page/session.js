@@ -411,7 +411,7 @@ export class Session {
       return this.#need()
         .sendFile(person.name, files, { name })
         .catch((error) => {
-          throw error.name === 'UsageError' ? new Problem('FolderUnfit') : error;
+          throw error.name === 'UsageError' ? new Problem('FolderUnfit', { reason: error.message }) : error;
         });
     });
   }

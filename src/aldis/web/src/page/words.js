@@ -152,10 +152,7 @@ const EXPLANATIONS = {
   TransferFailed: (error) => ['The file did not arrive', whyNot(error)],
   FolderEmpty: () => ['There is no file in this folder', 'So there is nothing to send.'],
   FolderUnreadable: () => ['The browser cannot read this folder', 'Choose it again, or pack it into one file.'],
-  FolderUnfit: () => [
-    'This folder cannot be sent',
-    'It has more than 65,536 files, is more than 32 folders deep, or has two names that are one elsewhere. Pack it into one file.',
-  ],
+  FolderUnfit: ({ reason }) => ['This folder cannot be sent', `${sentence(reason)} Pack it into one file.`],
   MessageTooLarge: ({ limit }) => ['This message is too long', `The most is ${bytes(limit)}. Send it as a file.`],
   QueueFull: ({ userId }) => [`Too much is waiting for ${named(userId)}`, 'Wait until they are back.'],
   TooManyPeers: ({ limit }) => ['Too many people at once', `The most is ${limit}. Remove somebody from the list.`],
