@@ -38,6 +38,7 @@
  * @property {boolean} [restart] whether our latest offer is an ICE restart
  * @property {boolean} [wanted] a renegotiation is due as soon as it is possible
  * @property {number} tries renegotiations since one was answered
+ * @property {{ offerDeadline: number, tries: number }} [answered] of our latest renegotiation, while the engine takes its answer
  * @property {Capabilities} [capabilities] the other side's
  * @property {string} [fingerprints] of the other side's certificates; absent before their first description
  * @property {string[]} fragments
@@ -148,6 +149,7 @@ export function over(name) {
 export function offer(attempt, restart) {
   advance(attempt, 'offer');
   attempt.restart = restart;
+  attempt.answered = undefined;
   return [{ type: 'makeOffer', name: attempt.name, serial: ++attempt.serial, restart }];
 }
 
@@ -213,6 +215,7 @@ export function insist({ name, serial, made, phase }) {
  */
 export function answer(attempt, sdp, capabilities) {
   advance(attempt, 'offerReceived');
+  attempt.answered = undefined;
   return [
     { type: 'makeAnswer', name: attempt.name, serial: ++attempt.serial, sdp },
     ...described(attempt, sdp, capabilities),

@@ -305,6 +305,8 @@ export class Negotiation {
       return this.#pending().length ? commands : [...commands, ...this.#offerAnew(now)];
     }
     advance(attempt, 'answerReceived');
+    const { offerDeadline, tries } = attempt;
+    attempt.answered = attempt.restart ? undefined : { offerDeadline, tries };
     attempt.offerDeadline = NEVER;
     return [{ type: 'applyAnswer', name, serial: attempt.serial, sdp }, ...described(attempt, sdp, capabilities)];
   }
@@ -409,8 +411,10 @@ export class Negotiation {
     const attempt = this.#find(name);
     if (attempt?.serial !== serial) return [];
     if (!attempt.opened) return this.#end(attempt, reason, { bye: 'it could not be made' });
-    // The connection stands. A restart may be tried again; a renegotiation is repeated at its deadline.
-    if (isOffering(attempt) && !attempt.restart) attempt.wanted = true;
+    // The connection stands. A restart may be tried again; a renegotiation is repeated at its deadline, also when the
+    // engine refuses the answer: the tracks were not taken.
+    if ((isOffering(attempt) && !attempt.restart) || attempt.answered)
+      Object.assign(attempt, attempt.answered, { wanted: true });
     else attempt.offerDeadline = NEVER;
     advance(attempt, 'failed');
     return [];

@@ -203,6 +203,27 @@ test('a renegotiation that gets lost, or its answer, is made again and ends noth
   await end(world);
 });
 
+test('a renegotiation whose answer the browser refuses once is made again', async () => {
+  const world = await connected();
+  const { alice, bob, ours } = world;
+  const { setRemoteDescription } = ours;
+  ours.setRemoteDescription = async () => {
+    ours.setRemoteDescription = setRemoteDescription;
+    throw new DOMException('not now', 'OperationError');
+  };
+  const stream = new FakeStream('audio', 'video');
+  alice.peer.setTracks(stream, putTracks);
+  await until(() => ours.setRemoteDescription === setRemoteDescription);
+  await quiet();
+  assert.deepEqual(sending(ours), []);
+  await pass(world, 5);
+  await until(() => sending(ours).length === 2);
+  await quiet();
+  stable(world);
+  assert.deepEqual(kinds(bob), ['audio', 'video']);
+  await end(world);
+});
+
 test('while the server is away a renegotiation is tried again and again', async () => {
   const world = await connected();
   const { alice, bob, link } = world;

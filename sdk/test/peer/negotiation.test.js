@@ -140,15 +140,42 @@ test('one that cannot be sent or made waits for its turn', () => {
   assert.deepEqual(machine.tick(25), offering(4));
 });
 
-test('an answer to it that the engine refuses is not asked for again, and theirs that cannot be answered neither', () => {
+test('one whose answer the engine refuses is made again, ever more seldom', () => {
   const machine = connected();
-  machine.renegotiate(NAME, 10);
-  machine.offerMade(NAME, 2, 'tracks');
-  machine.answerReceived(NAME, theirs(1), ALL, 11);
-  machine.operationFailed(NAME, 2, 'bad answer');
+  let now = 100;
+  const pauses = [];
+  machine.renegotiate(NAME, now);
+  for (let serial = 2; serial < 6; serial++) {
+    machine.offerMade(NAME, serial, `tracks ${serial}`);
+    machine.answerReceived(NAME, theirs(serial), ALL, now + 1);
+    assert.equal(machine.deadline, Infinity);
+    assert.deepEqual(machine.operationFailed(NAME, serial, 'bad answer'), []);
+    assert.equal(machine.state, 'connected');
+    pauses.push(machine.deadline - now);
+    now = machine.deadline;
+    assert.deepEqual(machine.tick(now), offering(serial + 1));
+  }
+  assert.deepEqual(pauses, [5, 10, 20, 40]);
+  // Theirs takes its place: the browser says whether ours is still needed.
+  machine.offerMade(NAME, 6, 'tracks');
+  machine.answerReceived(NAME, theirs(6), ALL, now);
+  machine.offerReceived(NAME, theirs(7), ALL, now);
+  machine.answerMade(NAME, 7, 'answer');
+  assert.deepEqual(machine.operationFailed(NAME, 6, 'bad answer'), []);
   assert.equal(machine.deadline, Infinity);
+});
+
+test('theirs that the engine cannot answer, or whose answer cannot be sent, is not asked for again', () => {
+  const machine = connected();
   machine.offerReceived(NAME, theirs(2), ALL, 12);
-  machine.operationFailed(NAME, 3, 'bad offer');
+  machine.operationFailed(NAME, 2, 'bad offer');
+  assert.equal(machine.deadline, Infinity);
+  machine.renegotiate(NAME, 13);
+  machine.offerMade(NAME, 3, 'tracks');
+  machine.answerReceived(NAME, theirs(3), ALL, 14);
+  machine.offerReceived(NAME, theirs(4), ALL, 15);
+  machine.answerMade(NAME, 4, 'answer');
+  machine.operationFailed(NAME, 4, 'the server is away');
   assert.equal(machine.deadline, Infinity);
   assert.equal(machine.state, 'connected');
 });
