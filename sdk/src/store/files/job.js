@@ -51,6 +51,7 @@ export const newId = () => toBase64url(randomBytes(ID_BYTES));
  * @typedef {object} JobOwner
  * @property {Leftovers} leftovers
  * @property {KeptTransfers | null} kept null without a journal.
+ * @property {Set<Transfer>} held What has arrived, and is in the journal until the application has it.
  * @property {(peer: PeerDevice) => void} over A transfer with it is over.
  */
 
@@ -283,6 +284,7 @@ export class Job {
 
   /** The application has what has arrived. */
   async release() {
+    this.#owner.held.delete(this.transfer);
     if (this.transfer.state === 'done') await this.#kept?.handedOver();
   }
 
@@ -567,6 +569,7 @@ export class Job {
       if (left) leftovers.set(this.#key, left);
       this.#sink?.discard(error);
     }
+    if (state === 'done' && this.isKept) owner.held.add(this.transfer);
     Transfer.move(this.transfer, state, error, transferred, blob);
     this.stir();
     owner.over(this.peer);

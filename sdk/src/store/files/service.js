@@ -46,7 +46,7 @@ export class FileService {
   kept;
   #restored = false;
   /** What has arrived, and is in the journal until the application has it. @type {Set<Transfer>} */
-  #held = new Set();
+  held = new Set();
   /** @type {Map<PeerDevice, Jobs>} */
   #jobs = new Map();
 
@@ -68,7 +68,7 @@ export class FileService {
 
   /** Those that are not over, and those that have arrived and are held. */
   get transfers() {
-    return [...this.#held, ...this.#open.flatMap((job) => (job.isSilent ? [] : job.transfer))];
+    return [...this.held, ...this.#open.flatMap((job) => (job.isSilent ? [] : job.transfer))];
   }
 
   /**
@@ -109,7 +109,7 @@ export class FileService {
   async #hold(kept, record) {
     const { userId, device, manifest, size, mime } = record;
     const release = () => {
-      this.#held.delete(transfer);
+      this.held.delete(transfer);
       return file.handedOver();
     };
     const nothing = () => {};
@@ -130,7 +130,7 @@ export class FileService {
     if (manifest) Transfer.opened(transfer, await openFolder(blob, manifest));
     Transfer.kept(transfer, file.isKept, file.problem);
     Transfer.move(transfer, 'done', null, size, blob);
-    this.#held.add(transfer);
+    this.held.add(transfer);
     this.#onResumed?.tell(transfer);
   }
 

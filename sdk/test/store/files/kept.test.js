@@ -125,6 +125,7 @@ test('what has arrived and is held comes to the next page, until the application
   await outgoing.finished;
   await bob.asked[0].finished;
   assert.deepEqual([bob.asked[0].kept, await bob.kept()], [true, [['in'], 3]]);
+  assert.deepEqual([bob.transfers, alice.transfers], [[bob.asked[0]], []]);
   let fresh = await bob.reload();
   fresh = await fresh.reload();
   const [held] = fresh.resumed;
@@ -142,6 +143,17 @@ test('what has arrived and is held comes to the next page, until the application
   assert.deepEqual(await fresh.kept(), [['in'], 0]);
   assert.equal((await fresh.reload()).resumed.length, 0);
   assert.deepEqual(await alice.kept(), [[], 0]);
+});
+
+test('what is held is among the transfers until the application has it, and what is not held is not', async () => {
+  for (const hold of [true, false]) {
+    const { bob, outgoing } = await begun(2 * BLOCK + 5, 0, { hold });
+    const [incoming] = bob.asked;
+    await Promise.all([outgoing.finished, incoming.finished]);
+    assert.deepEqual(bob.transfers, hold ? [incoming] : []);
+    await incoming.release();
+    assert.deepEqual(bob.transfers, []);
+  }
 });
 
 test('a folder is held too, and what was resumed stays held', async () => {
