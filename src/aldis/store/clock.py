@@ -16,6 +16,11 @@ from typing import Final
 SMALLEST_STEP: Final = 24 * 60 * 60.0
 
 
+def wall() -> float:
+    """Seconds since 1970, by a clock that anybody may set."""
+    return time.time()
+
+
 def running() -> float:
     """Seconds since an arbitrary moment, of sleep as well where the system counts them."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
@@ -25,7 +30,7 @@ def running() -> float:
 class ClockSteps:
     """Compares the wall clock with one that nobody can set."""
 
-    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = running) -> None:
+    def __init__(self, wall: Callable[[], float] = wall, steady: Callable[[], float] = running) -> None:
         """Both in seconds."""
         self._wall = wall
         self._steady = steady

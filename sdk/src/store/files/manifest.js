@@ -43,7 +43,10 @@ export function readManifest(json, size, reading) {
     reading?.(path);
     const isFolder = path.endsWith('/');
     const names = path.replace(/\/$/, '').split('/');
-    check(names.length <= MAX_DEPTH && !(isFolder && each), `more than ${MAX_DEPTH} folders deep, or a folder with content`);
+    check(
+      names.length <= MAX_DEPTH && !(isFolder && each),
+      `more than ${MAX_DEPTH} folders deep, or a folder with content`,
+    );
     const safe = names.map((name) => {
       const part = known.get(name) ?? safePart(name);
       known.set(name, part);

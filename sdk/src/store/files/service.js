@@ -42,6 +42,7 @@ export class FileService {
   #onFile;
   #onResumed;
   #limits;
+  #journal;
   leftovers = new Leftovers();
   kept;
   #restored = false;
@@ -59,6 +60,7 @@ export class FileService {
     this.#onFile = onFile;
     this.#onResumed = onResumedFile;
     this.#limits = limits;
+    this.#journal = journal;
     this.kept = journal && limits ? new KeptTransfers(journal.files, limits) : null;
     if (journal) {
       journal.files.expire = () => this.#expire();
@@ -166,6 +168,7 @@ export class FileService {
     const { file, ...found } = content instanceof Blob ? fileOf(content) : folderOf(content);
     const { name } = settings({ name: found.name }, options);
     const id = newId();
+    this.#journal?.lookAtClock();
     const job = this.#add(peer, { ...found, id, name, size: file.size, mime: file.type }, file);
     job.addressed = addressed;
     try {

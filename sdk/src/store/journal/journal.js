@@ -43,9 +43,8 @@ import { JournalStream } from './stream.js';
 /** @typedef {{ stream: JournalStream, kept: Kept, place: number, message: ArrivedRow | null }} Arrival */
 /** @typedef {{ peer: (userId: string) => Peer, publish: () => void, handOver: () => void, loadServices: () => Promise<PeerServices> }} Peers */
 
-// Seconds.
-const RETRY = 5;
-const EXPIRY = 3600; // how often it is looked at what has waited for too long
+const RETRY = 5; // seconds
+const EXPIRY = 3600; // seconds; how often it is looked at what has waited for too long
 const STEP = 24 * 3600 * 1000; // milliseconds; see `lookAtClock`
 /** How many messages the application may have before the journal has to be told again. */
 const AHEAD = 64;
@@ -231,6 +230,7 @@ export class Journal {
    * this when it is closed. May be called again.
    */
   async close() {
+    this.lookAtClock();
     this.#closed = true;
     this.#cancelExpiry();
     this.#cancelRetry();
@@ -253,11 +253,11 @@ export class Journal {
   }
 
   /**
-   * The page goes away. What waits for a transaction before it is written now, with what that has: a browser makes what it
-   * was asked for in one transaction, and nothing that the page would do later. It is written again if the page stays.
-   * Messages that the application may have, and has not got, are marked anew before it gets them.
+   * The page goes away: a browser makes no transaction that waits for another. So what waits is written now, with what that
+   * one has; again if the page stays. What the application may have, and has not got, is marked anew.
    */
   hurry() {
+    this.lookAtClock();
     const [flying, batch] = [this.#flying, this.#batch];
     if (Math.max(this.#given, flying?.given ?? 0, batch.given) > this.#had) {
       this.write('g', (this.#given = this.#had));
@@ -363,8 +363,8 @@ export class Journal {
   }
 
   /**
-   * See whether the wall clock was set by `STEP` or more: nothing has grown older by that. Smaller steps count, since
-   * sleep makes them, too, where `performance.now()` does not count it.
+   * See whether the wall clock was set by `STEP` or more: nothing is older by that. (Sleep makes smaller steps, where
+   * `performance.now()` does not count it.) To be called before anything begins to wait, and before the end of the page.
    */
   lookAtClock() {
     const before = this.#ahead;

@@ -136,6 +136,7 @@ export class JournalStream extends MessageStream {
    * @param {boolean} [addressed]
    */
   send(content, data, addressed) {
+    this.#journal.lookAtClock();
     if (!isControl({ content, data })) {
       const { journalMessages, journalSize } = this.seams.limits;
       const [messages, size] = this.#journal.waiting;

@@ -263,6 +263,27 @@ test('what waits is no older when the clock was set, for the next program neithe
   assert.deepEqual(await contents(await bob.online(), 1), ['waits']);
 });
 
+test('a clock that is set just before the page ends, or before a message is sent, makes nothing older either', async (t) => {
+  const { alice, bob } = await people(t);
+  const year = 365 * 24 * 3600 * 1000;
+  const { journal, ...options } = await alice.options();
+  let store = await alice.world.join(alice.name, { journal, ...options });
+  await store.send(bob.name, 'before').whenStored();
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() - year });
+  await store.send(bob.name, 'after').whenStored();
+  for (const { queuedAt } of journal.queued) assert.ok(Math.abs(Date.now() - queuedAt) < 60_000);
+  t.mock.timers.setTime(Date.now() + 2 * year);
+  await store.disconnect();
+  const next = await alice.options();
+  store = await alice.world.join(alice.name, next);
+  assert.deepEqual(
+    next.journal.queued.map(({ content }) => content),
+    ['before', 'after'],
+  );
+  t.mock.timers.reset();
+  assert.deepEqual(await contents(await bob.online(), 2), ['before', 'after']);
+});
+
 test('where there is no room, new messages fail, and what was accepted is delivered', async (t) => {
   const { alice, bob } = await people(t);
   let store = await alice.online();

@@ -29,6 +29,7 @@ from typing import BinaryIO, Final
 
 from aldis.errors import AldisError, JournalError, PeerConnectionFailed, StateError, TooManyTransfers, TransferExpired
 from aldis.protocol.texts import clean
+from aldis.store.clock import wall
 from aldis.store.files import disk
 from aldis.store.files.incoming import IncomingJob
 from aldis.store.files.job import Ending, FilePeer, Job, in_short
@@ -71,7 +72,7 @@ class FileService:
         on_resumed: Callbacks[Transfer] | None = None,
         kept: KeptTransfers | None = None,
         *,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = wall,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_file` are told of what others offer; while there are none, offers are declined. `kept`: what outlives the

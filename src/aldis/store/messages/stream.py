@@ -22,7 +22,6 @@ It does not know how a path comes about, nor when there should be one.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol, TypeAlias
 
@@ -30,6 +29,7 @@ from aldis.errors import JournalError, QueueFull
 from aldis.peer.transport import Timer, Timers
 from aldis.protocol.channel import VERSION, Ack, Chunk, Content, Hello, StreamPosition, encode_ack
 from aldis.protocol.names import BUNDLES, FILES, FILES_2, FILES_3
+from aldis.store.clock import wall
 from aldis.store.messages.delivery import Delivery
 from aldis.store.messages.inbox import Arrived, Inbox, InboxSnapshot
 from aldis.store.messages.mailbox import QueuedMessage
@@ -102,7 +102,7 @@ class MessageStream:
         control: Callable[[bytes], None],
         timers: Timers,
         journaled: bool = False,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = wall,
     ) -> None:
         """`control` is given each control message that arrives; it must not raise. `journaled`: nothing is sent before
         there is a journal (`bind`). `now`: seconds since 1970."""

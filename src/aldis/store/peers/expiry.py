@@ -34,16 +34,23 @@ class Expiry:
         self._due = 0.0
 
     def pulse(self, now: float) -> None:
-        """Look if it is time. `now` in monotonic seconds."""
+        """To be called again and again: see whether the clock was set, and look if it is time. `now` in monotonic
+        seconds."""
+        self.note_clock()
         if now >= self._due:
             self._due = now + EXPIRY_SECONDS
             self.look()
 
-    def look(self) -> None:
-        """Look now."""
+    def note_clock(self) -> None:
+        """See whether the clock was set. To be called before something begins to wait, whose time is that of the clock
+        as it is now, and before the end: the next run cannot see it."""
         if step := self._clock.step():
             _log.warning("the clock was set by %.0f s: what waits counts as no older than before", step)
             for each in self._waiting():
                 each.clock_was_set(step)
+
+    def look(self) -> None:
+        """Look now."""
+        self.note_clock()
         for each in self._waiting():
             each.expire(self._age)

@@ -185,6 +185,7 @@ class PeerManager:
 
     async def close(self) -> None:
         """Say goodbye to all, and release everything. To be called once."""
+        self._expiry.note_clock()
         self._closed = True
         self.recovery.close()
         if self.signaling is not None:
@@ -234,6 +235,7 @@ class PeerManager:
         """A peer, made if need be; `stranger` when it is they who want one. Raises `InvalidAddress`, `UsageError`,
         `TooManyPeers`, and `StateError` when the store is being closed."""
         self._check_open()
+        self._expiry.note_clock()
         peer = self._peers.get(user_id)
         if peer is None or not peer.known:
             self._check_other(user_id)
