@@ -188,6 +188,44 @@ class LargeReplies(Flood):
         return many(text({"type": "discover", "userId": "many"}), 4096)
 
 
+@attack("large-presence")
+class LargePresence(Watched):
+    """10 users with 500 watchers and 16 devices with the largest keys, one of which comes and goes: 44 KB for each."""
+
+    addresses = 250
+    tls = True
+    watchers = 500
+    users = 10
+    growth = 512  # what waits for a watcher, and what it has not confirmed, have limits of their own
+
+    async def prepare(self) -> None:
+        async def watcher(index: int) -> None:
+            wire = await self.user(f"watcher-{index}")
+            self.kept.append(wire)
+            await wire.send(text({"type": "watch", "userIds": [f"large-{number}" for number in range(self.users)]}))
+
+        async def device(index: int) -> None:
+            self.kept.append(await self.device(f"large-{index % self.users}", f"device-{index // self.users}"))
+
+        await each_of(self.watchers, watcher)
+        await each_of(15 * self.users, device)
+
+    async def device(self, name: str, device: str) -> Wire:
+        """One more device of a user."""
+        signature = base64.b64encode(self.identity(name).sign(proofs.seal(name, device, bytes(2048)))).decode()
+        seal = base64.b64encode(bytes(2048)).decode()
+        return await self.user(name, device=device, sealKey={"publicKey": seal, "signature": signature})
+
+    async def move(self) -> None:
+        async def one(index: int) -> None:
+            wire = await self.device(f"large-{index}", "last")
+            await wire.send(text({"type": "unregister"}))
+            await wire.receive()
+            wire.abort()
+
+        await together(forever(lambda index=index: one(index)) for index in range(self.users))  # type: ignore[misc]
+
+
 @attack("replacing")
 class Replacing(Attack):
     """Registrations of one name that replace each other."""

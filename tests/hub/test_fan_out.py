@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from aldis.hub.lifecycle import LOOKED_AT_ONCE
-from aldis.hub.watchers import MOST_AT_ONCE
-from support.hub_world import Client, World
+from aldis.hub.settings import MAX_PRESENCE
+from aldis.hub.watchers import BYTES_AT_ONCE, MOST_AT_ONCE
+from aldis.identity import proofs
+from aldis.protocol.codec import to_base64
+from support.hub_world import Client, World, identity_of
 
 WATCHERS = 3 * MOST_AT_ONCE
 
@@ -133,3 +138,52 @@ def test_a_watcher_hears_first_that_a_sender_was_restarted(lost: bool) -> None:
         world.hub.writable(watcher.session)
         assert [m["type"] for m in watcher.take()] == ["presence", "bye"]
     assert again.take() == [{"type": "ack", "re": 1}]
+
+
+def large_device(world: World, name: str, device: str) -> Client:
+    """A device with a sealing key of nearly the largest size."""
+    key = bytes(2000)
+    signature = to_base64(identity_of(name).sign(proofs.seal(name, device, key)))
+    return world.client(name, device=device, sealKey={"publicKey": to_base64(key), "signature": signature})
+
+
+def size_of(clients: list[Client]) -> int:
+    """Bytes in their inboxes, or a little more."""
+    return sum(len(json.dumps(one)) for client in clients for one in client.inbox)
+
+
+def test_a_large_presence_goes_to_fewer_watchers_in_one_go() -> None:
+    world = World()
+    watchers = watched(world)
+    for number in range(14):
+        large_device(world, "alice", f"device{number}")
+    world.pass_time(1)
+    for watcher in watchers:
+        watcher.take()
+    world.hub_waits = True
+    large_device(world, "alice", "another")
+    sizes = [size_of(watchers)]
+    while told(watchers) < WATCHERS:
+        world.hub.work(world.now)
+        sizes.append(size_of(watchers) - sum(sizes))
+    assert max(sizes) < MOST_AT_ONCE * BYTES_AT_ONCE + MAX_PRESENCE
+
+
+def test_who_reads_again_is_sent_some_of_what_waits_in_one_go() -> None:
+    world = World()
+    watcher = world.client("watcher")
+    names = [f"user{number}" for number in range(12)]
+    watcher.send(type="watch", userIds=names)
+    watcher.take()
+    watcher.full = True
+    for name in names:
+        for number in range(15):
+            large_device(world, name, f"device{number}")
+    world.pass_time(1)
+    world.hub_waits = True
+    watcher.full = False
+    world.hub.writable(watcher.session)
+    assert size_of([watcher]) < MOST_AT_ONCE * BYTES_AT_ONCE + MAX_PRESENCE
+    world.hub_waits = False
+    world.work()
+    assert {one["userId"] for one in watcher.take()} == set(names)

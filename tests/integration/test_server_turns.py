@@ -332,3 +332,31 @@ async def test_of_connections_that_end_at_the_same_moment_each_turn_handles_some
         async with asyncio.timeout(PATIENCE):
             await all_gone.wait()
         assert len(set(turns)) == count
+
+
+async def test_of_clients_that_read_again_at_the_same_moment_each_turn_sends_to_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each may have 256 KB of presence to come."""
+    monkeypatch.setattr(in_turn, "SECONDS", 0.0)
+    count = 20
+    async with SignalingServer(config(**UNLIMITED)) as server, AsyncExitStack() as stack:
+        for number in range(count):
+            client = await stack.enter_async_context(await RawClient.connect(server.port))
+            await client.register(f"user-{number}")
+        turns: list[int] = []
+        all_told = asyncio.Event()
+
+        def note(session: Session) -> None:
+            turns.append(server.connections.turn())
+            if len(turns) == count:
+                all_told.set()
+
+        monkeypatch.setattr(server.connections.hub, "writable", note)
+        for connection in list(server.connections._open):
+            assert isinstance(connection, websocket.ClientConnection)
+            connection.full = True
+            connection.resume_writing()
+        async with asyncio.timeout(PATIENCE):
+            await all_told.wait()
+        assert len(set(turns)) == count

@@ -1,9 +1,9 @@
 """The watchers of each name. Each gets presence as fast as it reads; changes that come together are sent once.
 
-One call tells `MOST_AT_ONCE` watchers. The others are told in later turns of the transport's loop, so a user with
-thousands of watchers keeps nobody else waiting. So it is with one that watches thousands of names: it is told of some
-at once, and its watches come and go by some at a time (`hub.watches`). A watcher is told before any message of that
-user reaches it. A name that changes again and again is told at the ends of its windows (`hub.windows`).
+One call tells `MOST_AT_ONCE` watchers, fewer of a large presence. The others are told in later turns of the transport's
+loop, so a user with thousands of watchers keeps nobody else waiting. So it is with one that watches thousands of names:
+it is told of some at once, and its watches come and go by some at a time (`hub.watches`). A watcher is told before any
+message of that user reaches it. A name that changes again and again is told at the ends of its windows (`hub.windows`).
 
 Not every watcher may see a user (`hub.privacy`). One that may not is told only what it would be told of a user that is
 offline: that, once, when it loses sight of the user.
@@ -36,6 +36,14 @@ from aldis.protocol.privacy import CONTACTS, PUBLIC
 
 # Watchers that are told in one go; it takes less than a millisecond.
 MOST_AT_ONCE: Final = 64
+# So many bytes of a presence count as one watcher more. With 16 devices and their sealing keys it has 44 KB, which take
+# ten times as long to send, with TLS, as a small one.
+BYTES_AT_ONCE: Final = 4096
+
+
+def _cost(frame: bytearray) -> int:
+    """What it costs to send a presence, in watchers with a small one."""
+    return 1 + len(frame) // BYTES_AT_ONCE
 
 
 def _hears(watcher: Watcher, user_id: str) -> Session | None:
@@ -257,14 +265,11 @@ class Watchers:
 
     def _tell_some(self) -> None:
         room = MOST_AT_ONCE
-        while self.owed and room:
+        while self.owed and room > 0:
             user_id, targets = next(iter(self.owed.items()))
-            some = [targets.pop() for _ in range(min(room, len(targets)))]
+            room -= self._tell_from(targets, user_id, room)
             if not targets:
                 del self.owed[user_id]
-            room -= max(len(some), 1)
-            self._tell([session for watcher in some if (session := _hears(watcher, user_id)) is not None], user_id)
-            if not targets:
                 self.windows.told(user_id, self.now + self._settings.presence_interval)
 
     def tell_all(self) -> None:
@@ -286,25 +291,38 @@ class Watchers:
         elif not self.windows.waits(user_id, watcher):
             return
         if _hears(watcher, user_id) is not None:
-            self._tell([session], user_id)
+            self._tell(session, user_id, {})
+            self._told(user_id, (session,))
 
-    def _tell(self, watchers: list[Session], user_id: str) -> None:
-        if not watchers:
-            return
+    def _tell_from(self, targets: set[Watcher], user_id: str, most: int) -> int:
+        """Tell some of these, which are taken out, until that has cost `most`. Returns what it has cost."""
+        told: list[Session] = []
         frames: dict[tuple[Dialect, bool], bytearray] = {}
-        for watcher in watchers:
-            if watcher.connection is None or watcher.connection.full:
-                if watcher.untold is None:
-                    watcher.untold = {}
-                watcher.untold[user_id] = None
-                continue
-            look = watcher.dialect, self._presence.shows(user_id, watcher)
-            frame = frames.get(look)
-            if frame is None:
-                news = self._presence.of(user_id, watcher)
-                frame = frames[look] = self._outgoing.encode(news, watcher.dialect)
-            self._outgoing.send_numbered_frame(watcher, frame)
-        self._told(user_id, watchers)
+        spent = 0
+        while targets and spent < most:
+            session = _hears(targets.pop(), user_id)
+            if session is None:
+                spent += 1
+            else:
+                told.append(session)
+                spent += self._tell(session, user_id, frames)
+        self._told(user_id, told)
+        return max(spent, 1)
+
+    def _tell(self, watcher: Session, user_id: str, frames: dict[tuple[Dialect, bool], bytearray]) -> int:
+        """Tell one, now or when it reads; `frames`: what was told others. Returns what it has cost."""
+        if watcher.connection is None or watcher.connection.full:
+            if watcher.untold is None:
+                watcher.untold = {}
+            watcher.untold[user_id] = None
+            return 1
+        look = watcher.dialect, self._presence.shows(user_id, watcher)
+        frame = frames.get(look)
+        if frame is None:
+            news = self._presence.of(user_id, watcher)
+            frame = frames[look] = self._outgoing.encode(news, watcher.dialect)
+        self._outgoing.send_numbered_frame(watcher, frame)
+        return _cost(frame)
 
     def _told(self, user_id: str, watchers: Iterable[Session]) -> None:
         """Some watchers know the state of a user, or will be told it when they read."""
@@ -314,8 +332,10 @@ class Watchers:
     def tell_untold(self, watcher: Session) -> None:
         """Send a connected watcher some of its pending presence, until its connection is full, and the rest in later
         turns."""
-        untold = watcher.untold
+        untold, room = watcher.untold, MOST_AT_ONCE
         for one in list(islice(untold or (), MOST_AT_ONCE)):
+            if room <= 0:
+                break
             if watcher.connection is None or watcher.connection.full or watcher.untold is not untold:
                 return
             del untold[one]  # type: ignore[union-attr]  # there is one in it
@@ -324,7 +344,9 @@ class Watchers:
             elif isinstance(one, WatchEnd):
                 self._tell_end(watcher, one.user_id)
             else:
-                self._outgoing.send_numbered(watcher, self._presence.of(one, watcher))
+                frame = self._outgoing.encode(self._presence.of(one, watcher), watcher.dialect)
+                self._outgoing.send_numbered_frame(watcher, frame)
+                room -= _cost(frame)
                 self._told(one, (watcher,))
         if not untold:
             if watcher.untold is untold:

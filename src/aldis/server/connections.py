@@ -186,6 +186,8 @@ class Connections:
         )
         self.in_turn: Callable[[Callable[[], object]], None] = InTurn(fault)
         """Handles the ends of connections."""
+        self.writable_in_turn: Callable[[Callable[[], object]], None] = InTurn(fault)
+        """Sends what waits for clients that read again: each may have missed a quarter of its queue."""
         self.use = hub.memory.use
         """Where the memory of all connections counts."""
         self.slow: set[OpenConnection] = set()

@@ -199,7 +199,7 @@ class ClientConnection(WSListener):
     def _has_room(self) -> None:
         self.full = False
         # Later, because with TLS this may run within a call of the hub.
-        asyncio.get_running_loop().call_soon(self._writable)
+        self._connections.writable_in_turn(self._writable)
 
     def _count(self) -> None:
         """Count what is kept for the client."""
