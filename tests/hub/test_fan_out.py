@@ -187,3 +187,25 @@ def test_who_reads_again_is_sent_some_of_what_waits_in_one_go() -> None:
     world.hub_waits = False
     world.work()
     assert {one["userId"] for one in watcher.take()} == set(names)
+
+
+def test_a_user_with_few_watchers_does_not_wait_for_those_of_many_others() -> None:
+    """Names and sessions are cheap: an attacker may have hundreds of users with thousands of watchers."""
+    world = World()
+    friend = world.client("friend")
+    friend.send(type="watch", userIds=["bob"])
+    friend.take()
+    crowd = [f"flapping{number}" for number in range(20)]
+    watchers = [world.client(f"watcher{number}") for number in range(WATCHERS)]
+    for watcher in watchers:
+        watcher.send(type="watch", userIds=crowd)
+        watcher.take()
+    world.hub_waits = True
+    for name in crowd:
+        world.client(name)
+    world.client("bob")
+    turns = 0
+    while not friend.inbox:
+        assert world.hub.work(world.now) == 0.0
+        turns += 1
+    assert turns <= len(crowd), "and not as many as all watchers of all others need"

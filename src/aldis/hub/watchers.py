@@ -36,6 +36,9 @@ from aldis.protocol.privacy import CONTACTS, PUBLIC
 
 # Watchers that are told in one go; it takes less than a millisecond.
 MOST_AT_ONCE: Final = 64
+# Watchers of one name that are told in one go, while others wait. So a user with few of them does not stand behind
+# hundreds of users with thousands.
+OF_ONE_NAME: Final = 16
 # So many bytes of a presence count as one watcher more. With 16 devices and their sealing keys it has 44 KB, which take
 # ten times as long to send, with TLS, as a small one.
 BYTES_AT_ONCE: Final = 4096
@@ -84,7 +87,7 @@ class Watchers:
         self._changed: deque[tuple[str, UserPrivacy | None]] = deque()
         self._holding = False
         self.owed: Final[dict[str, set[Watcher]]] = {}
-        """The watchers that are still to be told, by the name that has changed, in the order of the changes."""
+        """The watchers that are still to be told, by the name that has changed; the name whose turn it is first."""
         self.windows: Final = PresenceWindows()
         """The names that have changed lately."""
 
@@ -267,9 +270,11 @@ class Watchers:
         room = MOST_AT_ONCE
         while self.owed and room > 0:
             user_id, targets = next(iter(self.owed.items()))
-            room -= self._tell_from(targets, user_id, room)
-            if not targets:
-                del self.owed[user_id]
+            room -= self._tell_from(targets, user_id, room if len(self.owed) == 1 else min(room, OF_ONE_NAME))
+            del self.owed[user_id]
+            if targets:
+                self.owed[user_id] = targets  # behind the others
+            else:
                 self.windows.told(user_id, self.now + self._settings.presence_interval)
 
     def tell_all(self) -> None:
