@@ -1,2 +1,2 @@
 /*! @aldis/client 0.1.0, Apache-2.0 */
-export*from"./sdk/core-ed60d685.js";
+export*from"./sdk/core-d445772b.js";

@@ -10,7 +10,7 @@ import pytest
 from aldis.client.events import OfferReceived
 from aldis.errors import ConnectionLost
 from aldis.protocol.messages import Capabilities, Description
-from aldis.store.peers.admission import MAX_REFUSALS, MAX_WAITING, Admission
+from aldis.store.peers.admission import MAX_REFUSALS, MAX_WAITING, REFUSALS_PER_SECOND, Admission
 from aldis.store.peers.peer import Peer
 
 
@@ -23,7 +23,16 @@ class Server:
         self.byes: list[tuple[str, str | None, str | None]] = []
         self.takes = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.admission = Admission(self, None, self.make, self.spawn)  # type: ignore[arg-type]
+        self.now = 0.0
+        self.sleeping: list[tuple[float, asyncio.Future[None]]] = []
+        self.admission = Admission(
+            self,  # type: ignore[arg-type]
+            None,
+            self.make,
+            self.spawn,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+        )
 
     async def send_bye(
         self, to: str, *, connection: str | None, reason: str, code: str | None, retry_after: float | None
@@ -31,6 +40,25 @@ class Server:
         self.byes.append((to, connection, code))
         await self.takes.wait()
         raise ConnectionLost("gone")  # which is nobody's business
+
+    async def sleep(self, seconds: float) -> None:
+        waking = asyncio.get_running_loop().create_future()
+        self.sleeping.append((self.now + seconds, waking))
+        await waking
+
+    async def pass_time(self, seconds: float) -> None:
+        """Wake those whose time has come, one after the other."""
+        end = self.now + seconds
+        for _ in range(5):
+            await asyncio.sleep(0)
+        while self.sleeping and min(due for due, _ in self.sleeping) <= end:
+            waking = min(self.sleeping, key=lambda one: one[0])
+            self.sleeping.remove(waking)
+            self.now = waking[0]
+            waking[1].set_result(None)
+            for _ in range(5):
+                await asyncio.sleep(0)
+        self.now = end
 
     def make(self, user_id: str) -> Peer:
         raise AssertionError(f"{user_id} is only refused here")
@@ -46,6 +74,7 @@ class Server:
 
     async def settle(self) -> None:
         self.takes.set()
+        await self.pass_time(MAX_WAITING / REFUSALS_PER_SECOND + 1)
         await asyncio.gather(*self.tasks)
 
 
@@ -72,3 +101,22 @@ async def test_a_flood_of_one_sender_is_answered_once_the_newest_first() -> None
     server.refuse("bob", "c")
     await server.settle()
     assert server.byes == [("mallory", "9999", "busy"), ("bob", "c", "busy")]
+
+
+async def test_refusals_leave_a_user_most_of_what_it_may_send() -> None:
+    """The server reads 200 messages of a client in a second, and strangers may send thousands of offers."""
+    server = Server()
+    server.takes.set()
+    for second in range(1, 5):
+        for number in range(1000):
+            server.refuse(f"mallory{number}", "c")
+        await server.pass_time(1)
+        assert len(server.byes) <= MAX_REFUSALS + second * REFUSALS_PER_SECOND
+    await server.settle()
+    await server.pass_time(2 * MAX_REFUSALS / REFUSALS_PER_SECOND)
+    told = len(server.byes)
+    for number in range(MAX_REFUSALS):
+        server.refuse(f"caller{number}", "c")
+    await server.pass_time(0)
+    assert len(server.byes) == told + MAX_REFUSALS, "at once, after a rest"
+    await server.settle()

@@ -66,6 +66,7 @@ export class DirectLogin {
   stop() {
     this.stopped = true;
     this.#ice.close();
+    this.admission.close();
   }
 
   /**

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ConnectionLost, InvalidAddress, TooManyPeers } from '../../../src/errors.js';
 import { toBase64 } from '../../../src/protocol/codec.js';
-import { Admission, MAX_REFUSALS, MAX_WAITING } from '../../../src/store/peers/admission.js';
-import { settle } from '../../support/fake_timers.js';
+import { Admission, MAX_REFUSALS, MAX_WAITING, REFUSALS_PER_SECOND } from '../../../src/store/peers/admission.js';
+import { FakeTimers, settle } from '../../support/fake_timers.js';
 
 const KEY = new Uint8Array(32).fill(1);
 const SLIP = 'accept has to answer true or false at once';
@@ -27,7 +27,8 @@ function made(accept = null, peer = peerOf) {
       throw new ConnectionLost('gone'); // which is nobody's business
     },
   };
-  return { byes, admission: new Admission(client, accept, peer) };
+  const timers = new FakeTimers();
+  return { byes, timers, admission: new Admission(client, accept, peer, timers) };
 }
 
 test('everybody is let in when nobody has said otherwise', () => {
@@ -101,25 +102,49 @@ test('an offer without a key, or in our own name, is left to the check of proofs
 });
 
 test('a flood of offers does not become a flood of refusals', async () => {
-  const { byes, admission } = made(
+  const { byes, admission, timers } = made(
     () => false,
     () => assert.fail(),
   );
   for (let n = 0; n < 1000; n++) admission.admit(offer(), 'bob', undefined);
   assert.equal(byes.length, MAX_REFUSALS);
   await settle();
+  timers.advance(1);
+  await settle();
   assert.equal(byes.length, MAX_REFUSALS + 1); // the newest
 });
 
 test('callers who come all at once are all told, a few at a time, as far as there is room', async () => {
-  const { byes, admission } = made(
+  const { byes, admission, timers } = made(
     () => false,
     () => assert.fail(),
   );
   const most = MAX_REFUSALS + MAX_WAITING;
   for (let n = 0; n <= most; n++) admission.admit({ ...offer(), sender: `user${n}` }, `user${n}`, undefined);
   assert.equal(byes.length, MAX_REFUSALS);
-  for (let rounds = 0; byes.length < most && rounds < 100; rounds++) await settle();
+  for (let rounds = 0; byes.length < most && rounds < 100; rounds++) {
+    await settle();
+    timers.advance(1);
+  }
   assert.deepEqual(new Set(byes.map(([to]) => to)).size, most);
   assert.deepEqual(byes.at(-1), [`user${most - 1}`, 'c', 'not accepted', 'not-accepted', undefined]);
+});
+
+test('refusals leave a user most of what it may send, and end with the login', async () => {
+  const { byes, admission, timers } = made(
+    () => false,
+    () => assert.fail(),
+  );
+  for (let second = 1; second < 5; second++) {
+    for (let n = 0; n < 1000; n++) admission.admit({ ...offer(), sender: `user${n}` }, `user${n}`, undefined);
+    for (let part = 0; part < 50; part++) {
+      await settle();
+      timers.advance(0.02);
+    }
+    assert.ok(byes.length <= MAX_REFUSALS + second * REFUSALS_PER_SECOND);
+    assert.ok(byes.length >= MAX_REFUSALS + second * REFUSALS_PER_SECOND - 2);
+  }
+  admission.close();
+  await settle();
+  assert.equal(timers.waiting, 0);
 });

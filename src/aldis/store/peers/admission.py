@@ -3,15 +3,17 @@
 Rules: the application is asked once for each key with which somebody calls, and not at all for those whom it wants
 itself. The key is the one that the offer claims; that the offer was made with it is checked by the connection
 afterwards, so a claim alone opens nothing. Who is not let in is told so, since waiting would not help: once for each
-offer, at most `MAX_REFUSALS` at a time, so that a flood of offers does not become one of refusals. The others wait: one
-of each sender, the newest.
+offer, at most `MAX_REFUSALS` at a time and `REFUSALS_PER_SECOND` after that, so that a flood of offers does not become
+one of refusals. The others wait: one of each sender, the newest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from math import inf
+from time import monotonic
 from typing import Final, Protocol, TypeAlias
 
 from aldis.client.client import SignalingClient
@@ -28,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 
 MAX_REFUSALS: Final = 64
+# A server reads 200 messages of a client in a second, and what the user has to say must not stand behind refusals.
+REFUSALS_PER_SECOND: Final = 40.0
 # Refusals that wait. Each is a few hundred bytes; all callers of a popular program may come at once, after a restart.
 MAX_WAITING: Final = 1024
 _PEERS_PAUSE: Final = 30.0  # seconds until there may be room for another peer
@@ -54,14 +58,20 @@ class Admission:
         accept: Accept | None,
         make: Callable[[str], Peer],
         spawn: Callable[[Coroutine[object, object, None], str], asyncio.Task[None]],
+        *,
+        clock: Callable[[], float] = monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         """`accept(user_id, public_key)`: whether to let somebody in; everybody when None. `make` returns the peer of a
-        user who calls, a new one if need be."""
+        user who calls, a new one if need be. `clock` and `sleep` are in seconds."""
         self._client = client
         self._accept = accept
         self._make = make
         self._spawn = spawn
+        self._clock = clock
+        self._sleep = sleep
         self._refusing = 0  # how many refusals are on their way
+        self._turn = -inf  # when the last of them goes out, if they had always been as many as there may be
         self._waiting: dict[str, Callable[[], Coroutine[object, object, None]]] = {}  # by sender, the oldest first
 
     def admit(self, offer: OfferReceived, user_id: str, peer: Peer | None) -> Peer | None:
@@ -132,10 +142,20 @@ class Admission:
     async def _send_byes(self) -> None:
         try:
             while self._waiting:
-                sender = next(iter(self._waiting))
+                await self._take_turn()
+                sender = next(iter(self._waiting), None)
+                if sender is None:
+                    return
                 try:
                     await self._waiting.pop(sender)()
                 except (SignalingError, UsageError, StateError) as error:
                     _log.debug("a refusal was not delivered to %r: %s", sender, error)
         finally:
             self._refusing -= 1
+
+    async def _take_turn(self) -> None:
+        """Return when one more refusal may go out."""
+        now = self._clock()
+        self._turn = max(self._turn, now - MAX_REFUSALS / REFUSALS_PER_SECOND) + 1 / REFUSALS_PER_SECOND
+        if self._turn > now:
+            await self._sleep(self._turn - now)

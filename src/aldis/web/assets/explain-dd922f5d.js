@@ -1,0 +1,2 @@
+import"./page-dd922f5d.js";async function t(t,e){try{let a=AbortSignal.timeout(2e3),{status:i,body:r}=await fetch(t.replace(/^ws/,"http"),{redirect:"manual",signal:a});if(r?.cancel(),i===421){let{host:e}=new URL(t);return`it does not go by the name ${e} (421); if this is the right server, its operator has to start it with --names ${e}, and a proxy in front of it to pass Host on`}if(i>=400)return`${e} (a plain request is answered with ${i})`}catch{}return e}export{t as explained};
+//# sourceMappingURL=explain-dd922f5d.js.map

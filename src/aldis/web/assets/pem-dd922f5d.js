@@ -1,0 +1,2 @@
+import a,{}from"./page-dd922f5d.js";const{W:n,Y:t,Z:e}=a;async function E(a,n,E){let[,i=""]=/-----BEGIN PRIVATE KEY-----([^-]+)-----END PRIVATE KEY-----/.exec(n)??[],r=t(i.replace(/\s/g,"")),s=n=>a.importKey("pkcs8",r,"Ed25519",n,["sign"]),{x:c=""}=await a.exportKey("jwk",await s(!0));return{privateKey:await s(E),publicKey:e(c,32)}}async function i(a,t){return`-----BEGIN PRIVATE KEY-----\n${n(new Uint8Array(await a.exportKey("pkcs8",t)))}\n-----END PRIVATE KEY-----\n`}export{E as readPem,i as writePem};
+//# sourceMappingURL=pem-dd922f5d.js.map

@@ -1,2 +1,0 @@
-import"./core-ed60d685.js";async function t(t,e){try{let r=AbortSignal.timeout(2e3),{status:a,body:i}=await fetch(t.replace(/^ws/,"http"),{redirect:"manual",signal:r});if(i?.cancel(),a===421){let{host:e}=new URL(t);return`it does not go by the name ${e} (421); if this is the right server, its operator has to start it with --names ${e}, and a proxy in front of it to pass Host on`}if(a>=400)return`${e} (a plain request is answered with ${a})`}catch{}return e}export{t as explained};
-//# sourceMappingURL=explain-ed60d685.js.map

@@ -1,0 +1,2 @@
+import a,{}from"./core-d445772b.js";const{oa:n,qa:t,ra:r}=a;async function e(a,n,e){let[,E=""]=/-----BEGIN PRIVATE KEY-----([^-]+)-----END PRIVATE KEY-----/.exec(n)??[],i=t(E.replace(/\s/g,"")),s=n=>a.importKey("pkcs8",i,"Ed25519",n,["sign"]),{x:c=""}=await a.exportKey("jwk",await s(!0));return{privateKey:await s(e),publicKey:r(c,32)}}async function E(a,t){return`-----BEGIN PRIVATE KEY-----\n${n(new Uint8Array(await a.exportKey("pkcs8",t)))}\n-----END PRIVATE KEY-----\n`}export{e as readPem,E as writePem};
+//# sourceMappingURL=pem-d445772b.js.map
