@@ -155,3 +155,44 @@ class PrivacyMemory(Attack):
 
         await each_of(1000, one)
         await idle()
+
+
+@attack("devices-of-contacts")
+class DevicesOfContacts(Attack):
+    """25 users that come and go, and show themselves to 188 contacts, each of which watches them with 16 devices."""
+
+    addresses = 250
+    contacts = 188
+    users = 25
+
+    async def prepare(self) -> None:
+        names = [f"contact-{number}" for number in range(self.contacts)]
+        shy = [f"shy-{number}" for number in range(self.users)]
+
+        async def device(index: int) -> None:
+            wire = await self.user(names[index % self.contacts], device=f"device-{index // self.contacts}")
+            self.kept.append(wire)
+            await wire.send(text({"type": "watch", "userIds": shy}))
+
+        async def hide(index: int) -> None:
+            wire = await self.user(shy[index])
+            await wire.send(privacy(presence="contacts", addContacts=names, id=1))
+            while (await wire.receive()).get("re") != 1:
+                pass
+            wire.abort()
+
+        await each_of(16 * self.contacts, device)
+        await each_of(self.users, hide)
+
+    async def strike(self) -> None:
+        async def one(index: int) -> None:
+            wire = await self.user(f"shy-{index}")
+            try:
+                await wire.send(text({"type": "unregister", "id": 1}))
+                while (await wire.receive()).get("re") != 1:
+                    pass
+            finally:
+                wire.abort()
+
+        # Nobody reads what the devices are told: that would keep the attacker busy.
+        await together(forever(lambda index=index: one(index)) for index in range(self.users))  # type: ignore[misc]

@@ -209,3 +209,19 @@ def test_a_user_with_few_watchers_does_not_wait_for_those_of_many_others() -> No
         assert world.hub.work(world.now) == 0.0
         turns += 1
     assert turns <= len(crowd), "and not as many as all watchers of all others need"
+
+
+def test_users_that_change_in_the_same_turn_tell_no_more_watchers_than_one() -> None:
+    world = World()
+    watchers = [world.client(f"watcher{number}") for number in range(WATCHERS)]
+    users = [f"user{number}" for number in range(5)]
+    for watcher in watchers:
+        watcher.send(type="watch", userIds=users)
+        watcher.take()
+    world.hub_waits = True
+    for name in users:
+        world.client(name)
+    assert sum(len(watcher.inbox) for watcher in watchers) == MOST_AT_ONCE
+    world.hub_waits = False
+    world.work()
+    assert all({one["userId"] for one in watcher.take()} == set(users) for watcher in watchers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -143,3 +144,23 @@ def test_a_server_that_stops_sends_everybody_away_whoever_watches_whom() -> None
         client.lose()
     world.hub.drain(world.now)
     assert all(client.closed is not None and client.closed[0] == 4000 for client in clients[300:])
+
+
+@pytest.mark.parametrize("fields", [{"presence": "contacts"}, {"block": ["somebody"]}], ids=["contacts", "blocked"])
+def test_of_users_that_not_everybody_may_see_one_ends_in_one_go(fields: dict[str, Any]) -> None:
+    """Its contacts are looked through for watchers, of which there may be thousands."""
+    world = World(resume_window=5.0)
+    watcher = world.client("watcher")
+    users = [world.client(f"user{number}") for number in range(8)]
+    for user in users:
+        user.send(type="privacy", addContacts=["watcher"], **fields)
+        world.work()
+        user.lose()
+    world.hub_waits = True
+    world.hub.heard(watcher.session, world.now)
+    world.pass_time(7)
+    online = [world.hub.users_online]
+    while world.hub.work(world.now) == 0.0:
+        online.append(world.hub.users_online)
+    assert online[-1] == 1
+    assert max(before - after for before, after in pairwise(online)) == 1

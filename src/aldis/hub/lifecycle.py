@@ -104,6 +104,8 @@ class Lifecycle:
         # Those whose time has come; and those that are to end, with the reason.
         self._due: deque[Session] = deque()
         self._ending: deque[tuple[Session, CloseCode, str]] = deque()
+        # Whether one of them was of a user that not everybody may see: to find who may takes a millisecond at most.
+        self._private_ended = False
         self._attached: set[Session] = set()
         self.detached = DetachedSessions(settings)
         """The sessions that may be resumed."""
@@ -259,6 +261,7 @@ class Lifecycle:
         self._outgoing.close(session, code, reason)
         self._lookups.forget(session)
         self.detached.discard(session)
+        self._private_ended = self._private_ended or session.privacy is not None
         self.leave(session)
         # The timer queue holds the session until its next time-out, without the client's data.
         session.registering = session.faults = session.unknowns = session.pauses = None
@@ -442,8 +445,11 @@ class Lifecycle:
             return False
         # The devices of a user may have been lost together.
         with self._watchers.holding_back():
+            self._private_ended = False
             for _ in range(min(LOOKED_AT_ONCE, len(waiting))):
                 deal_with(waiting.popleft())
+                if self._private_ended:
+                    break
         return True
 
     @property

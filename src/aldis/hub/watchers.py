@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from math import inf
 from typing import Final
 
@@ -179,7 +179,7 @@ class Watchers:
         if not self._changed:
             self._holding = False
             return
-        self._holding = True
+        self._holding, behind = True, bool(self.owed)
         try:
             while self._changed:
                 user_id, privacy = self._changed.popleft()
@@ -187,7 +187,7 @@ class Watchers:
                     self._change(user_id, self.audience(user_id, privacy), undoable=True)
         finally:
             self._holding = False
-        self._tell_soon()
+        self._tell_soon(behind=behind)
 
     def _change(self, user_id: str, watchers: set[Watcher], *, undoable: bool) -> None:
         if self.windows.change(user_id, watchers, self.owed.get(user_id), undoable=undoable):
@@ -198,10 +198,12 @@ class Watchers:
         self.windows.telling(user_id, self._presence.state(user_id))
         self.owed[user_id] = watchers
 
-    def _tell_soon(self) -> None:
-        """Tell some of those that are to be told now, and the others in later turns."""
+    def _tell_soon(self, *, behind: bool) -> None:
+        """Tell some of those that are to be told now, and the others in later turns. `behind`: others wait already, so
+        all do: many users may change in the same turn."""
         before = self.windows.next_end()
-        self._tell_some()
+        if not behind:
+            self._tell_some()
         if self.owed:
             self._wake(0.0)
         elif self.windows.next_end() < before:
@@ -216,20 +218,20 @@ class Watchers:
         settings, sessions = privacy.settings, self._presence.devices
         if settings.presence == PUBLIC:
             return set(watchers).difference(one.watcher for name in settings.blocked for one in sessions(name))
-        names = settings.contacts if settings.presence == CONTACTS else frozenset[str]()
+        names = settings.contacts - settings.blocked if settings.presence == CONTACTS else frozenset[str]()
+        # As `privacy.shows_to` says, which is not asked for each: a thousand contacts may have 16 devices each.
+        proven = (one.watcher for name in names for one in sessions(name) if one.dialect.proves)
         return {
             watcher
-            for name in (*names, user_id)
-            for one in sessions(name)
-            if (watcher := one.watcher) is not None
-            and watcher in watchers
-            and privacy.shows_to(one.user_id, proven=one.dialect.proves)
+            for watcher in chain(proven, (one.watcher for one in sessions(user_id)))
+            if watcher is not None and watcher in watchers
         }
 
     def tell_some(self, user_id: str, watchers: set[Watcher]) -> None:
         """Tell some watchers of a user what they may see of it now."""
+        behind = bool(self.owed)
         self._change(user_id, watchers, undoable=False)
-        self._tell_soon()
+        self._tell_soon(behind=behind)
 
     # --- what was put off -------------------------------------------------------------------------------------------
 
