@@ -16,7 +16,7 @@ import { INTERNAL_NAMES } from '../tools/internal_names.js';
  * of its own makes the core smaller, and all of the SDK a little larger.
  */
 const MAX_CORE = 30_400;
-const MAX_SDK = 75_600;
+const MAX_SDK = 75_700;
 
 const files = await built();
 const sdk = files.filter(({ name }) => /^(?:aldis|sdk\/.*)\.js$/.test(name));
