@@ -8,7 +8,7 @@ import pytest
 
 from aldis.hub.lifecycle import LOOKED_AT_ONCE
 from aldis.hub.settings import MAX_PRESENCE
-from aldis.hub.watchers import BYTES_AT_ONCE, MOST_AT_ONCE
+from aldis.hub.watchers import BYTES_AT_ONCE, DEVICES_PER_UNIT, MOST_AT_ONCE
 from aldis.identity import proofs
 from aldis.protocol.codec import to_base64
 from support.hub_world import Client, World, identity_of
@@ -225,3 +225,20 @@ def test_users_that_change_in_the_same_turn_tell_no_more_watchers_than_one() -> 
     world.hub_waits = False
     world.work()
     assert all({one["userId"] for one in watcher.take()} == set(users) for watcher in watchers)
+
+
+def test_leaving_is_charged_for_the_devices_that_are_looked_through_for_watchers() -> None:
+    world = World(max_devices=16)
+    for device in range(16):
+        contact = world.client("bob", device=f"device{device}")
+        contact.send(type="watch", userIds=["alice", "carol"])
+        for number in range(20):
+            world.client(f"contact{number}", device=f"device{device}")
+    alice, carol = world.client("alice"), world.client("carol")
+    names = ["bob", *(f"contact{number}" for number in range(20))]
+    alice.send(type="privacy", presence="contacts", addContacts=names)
+    for client in (alice, carol):
+        client.session.charged = 0
+        client.send(type="unregister")
+    assert alice.session.charged == 21 * 16 // DEVICES_PER_UNIT > 0
+    assert carol.session.charged == 0, "everybody may see carol, so nobody is looked up"

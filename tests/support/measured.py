@@ -24,6 +24,7 @@ MEASURED = (
     "store/messages/test_control.py",
     "store/messages/test_journaled_queues.py",
     "store/journal/test_rows.py",
+    "store/files/test_manifest.py",
     "store/files/test_pace.py",
     "store/files/test_window.py",
     "server/test_stun.py",

@@ -585,7 +585,8 @@ class Hub:
     # --- other requests ---------------------------------------------------------------------------------------------
 
     def _unregister(self, session: Session, message: m.Unregister, now: float) -> RequestOutcome:
-        self._lifecycle.unregister(session, now)
+        with self._watchers.charging(session):
+            self._lifecycle.unregister(session, now)
         self._outgoing.send(session, m.Unregistered(message.id))
         return DONE
 

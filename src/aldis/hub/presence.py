@@ -80,6 +80,11 @@ class Presence:
         """The sessions of a user, newest first; empty when the user is offline."""
         return list(reversed(self._users.get(user_id, {}).values()))
 
+    def sessions_of(self, user_ids: Iterable[str]) -> list[Session]:
+        """The sessions of these users, in any order. There may be thousands."""
+        users = self._users
+        return [session for user_id in user_ids if user_id in users for session in users[user_id].values()]
+
     def privacy(self, user_id: str) -> UserPrivacy | None:
         """The privacy of a user that is online, here or elsewhere; None is the default.
 

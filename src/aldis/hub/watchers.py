@@ -44,6 +44,10 @@ OF_ONE_NAME: Final = 16
 BYTES_AT_ONCE: Final = 4096
 
 
+# Devices of contacts that are looked at, to find who may see a user, for one unit of a client's rate.
+DEVICES_PER_UNIT: Final = 200
+
+
 def _cost(frame: bytearray) -> int:
     """What it costs to send a presence, in watchers with a small one."""
     return 1 + len(frame) // BYTES_AT_ONCE
@@ -80,6 +84,7 @@ class Watchers:
         self.watches: Final = Watches(settings, wake, admitted, self._ended)
         """Who watches whom."""
         self._table = self.watches.table
+        self._looked_at = 0  # devices of contacts, so far
         # Connected watchers that are still to be told something, in turns; see `Session.untold`.
         self._telling: dict[Session, None] = {}
         # The names whose watchers have to be told, in order, with the privacy of each at the time of the change: a user
@@ -215,17 +220,32 @@ class Watchers:
         watchers = self._table.of(user_id)
         if not watchers or privacy is None:
             return set(watchers)
-        settings, sessions = privacy.settings, self._presence.devices
+        settings = privacy.settings
         if settings.presence == PUBLIC:
-            return set(watchers).difference(one.watcher for name in settings.blocked for one in sessions(name))
+            return set(watchers).difference(one.watcher for one in self._sessions(settings.blocked))
         names = settings.contacts - settings.blocked if settings.presence == CONTACTS else frozenset[str]()
         # As `privacy.shows_to` says, which is not asked for each: a thousand contacts may have 16 devices each.
-        proven = (one.watcher for name in names for one in sessions(name) if one.dialect.proves)
+        proven = (one.watcher for one in self._sessions(names) if one.dialect.proves)
         return {
             watcher
-            for watcher in chain(proven, (one.watcher for one in sessions(user_id)))
+            for watcher in chain(proven, (one.watcher for one in self._presence.devices(user_id)))
             if watcher is not None and watcher in watchers
         }
+
+    def _sessions(self, names: Iterable[str]) -> Iterable[Session]:
+        sessions = self._presence.sessions_of(names)
+        self._looked_at += len(sessions)
+        return sessions
+
+    @contextmanager
+    def charging(self, session: Session) -> Iterator[None]:
+        """Charge a session for finding who may see its user, where something changes within the block: many who do
+        that at once would delay all others."""
+        before = self._looked_at
+        try:
+            yield
+        finally:
+            session.charged += (self._looked_at - before) // DEVICES_PER_UNIT
 
     def tell_some(self, user_id: str, watchers: set[Watcher]) -> None:
         """Tell some watchers of a user what they may see of it now."""
