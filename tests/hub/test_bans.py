@@ -224,3 +224,13 @@ def test_a_ban_takes_the_place_of_one_of_the_same_that_holds() -> None:
     assert bans.same(again, 99.0) == Ban("user", "mallory", "spam", 100.0)
     assert bans.same(again, 100.0) is None
     assert bans.same(Ban("user", "trudy"), 99.0) is None
+
+
+@pytest.mark.parametrize(("kind", "value"), [("user", "alice"), ("key", KEY)])
+def test_a_classic_client_that_is_banned_is_kept_out_too(kind: str, value: str) -> None:
+    world = World(auth="open")
+    world.hub.ban(read_ban(kind, value), world.now)
+    alice = world.connect(classic=True)
+    alice.send(type="register", userId="alice", publicKey=KEY)
+    assert alice.take() != [{"type": "registered", "success": True, "userId": "alice"}]
+    assert world.hub.users_online == 0
