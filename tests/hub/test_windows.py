@@ -245,6 +245,11 @@ def test_every_watcher_ends_with_the_truth_and_never_hears_two_within_the_interv
     watchers = [Watcher(world, number) for number in range(3)]
     sessions: dict[tuple[str, str], Client] = {}
 
+    def pass_time(seconds: float) -> None:
+        for _ in range(round(seconds / 0.01)):
+            world.pass_time(0.01, 0.01)
+            all_hear()  # at the time at which it was sent
+
     def all_hear(*, asked: bool = False) -> None:
         for watcher in watchers:
             watcher.hear(asked=asked)
@@ -274,16 +279,13 @@ def test_every_watcher_ends_with_the_truth_and_never_hears_two_within_the_interv
                 world.hub.writable(watchers[one].client.session)
                 watchers[one].hear(asked=True)
             case "pass":
-                for _ in range(round(one / 0.01)):
-                    world.pass_time(0.01, 0.01)
-                    all_hear()  # at the time at which it was sent
+                pass_time(one)
         all_hear()
     for watcher in watchers:
         watcher.client.full = False
         world.hub.writable(watcher.client.session)
         watcher.hear(asked=True)
-    world.pass_time(1.0, STEP)
-    all_hear()
+    pass_time(1.0)
     assert len(world.hub._watchers.windows) == 0
     for watcher in watchers:
         for name in watcher.watches:
