@@ -584,18 +584,3 @@ def test_forgotten_users_are_asked_for_again(
     assert cluster.nodes["node-0"].link.forgotten == ["bob"]
     assert discover(cluster, alice, "bob")["online"]
     assert here.hub.memory.bytes()["elsewhere"] == router.known.bytes + router.verified.bytes
-
-
-def test_a_device_whose_place_in_the_table_is_taken_is_replaced_and_no_other() -> None:
-    cluster = HubCluster(1)
-    (world,) = cluster.worlds
-    phone, desk = world.client("alice", device="phone"), world.client("alice", device="desk")
-    router = world.hub.cluster
-    assert router is not None
-    assert router.has_entry("alice", phone.session.entry)
-    assert not router.has_entry("alice", "another")
-    router.lost_place("alice", "another")
-    assert (phone.closed, desk.closed) == (None, None)
-    router.lost_place("alice", phone.session.entry)
-    assert phone.closed is not None
-    assert desk.closed is None

@@ -407,3 +407,18 @@ def test_messages_of_other_nodes_stay_when_those_of_one_are_given_up() -> None:
     assert len(waiting) == 1
     assert not waiting.given_up()
     assert not waiting.due
+
+
+def test_a_device_whose_place_in_the_table_is_taken_is_replaced_and_no_other() -> None:
+    cluster = HubCluster(1)
+    (world,) = cluster.worlds
+    phone, desk = world.client("alice", device="phone"), world.client("alice", device="desk")
+    router = world.hub.cluster
+    assert router is not None
+    assert router.has_entry("alice", phone.session.entry)
+    assert not router.has_entry("alice", "another")
+    router.lost_place("alice", "another")
+    assert (phone.closed, desk.closed) == (None, None)
+    router.lost_place("alice", phone.session.entry)
+    assert phone.closed is not None
+    assert desk.closed is None
