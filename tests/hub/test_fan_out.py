@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,11 +17,11 @@ from support.hub_world import Client, World, identity_of
 WATCHERS = 3 * MOST_AT_ONCE
 
 
-def watched(world: World, count: int = WATCHERS) -> list[Client]:
-    """So many watchers of alice, who is offline."""
+def watched(world: World, count: int = WATCHERS, users: Sequence[str] = ("alice",)) -> list[Client]:
+    """So many watchers of users that are offline."""
     watchers = [world.client(f"watcher{number}") for number in range(count)]
     for watcher in watchers:
-        watcher.send(type="watch", userIds=["alice"])
+        watcher.send(type="watch", userIds=list(users))
         watcher.take()
     return watchers
 
@@ -196,10 +197,7 @@ def test_a_user_with_few_watchers_does_not_wait_for_those_of_many_others() -> No
     friend.send(type="watch", userIds=["bob"])
     friend.take()
     crowd = [f"flapping{number}" for number in range(20)]
-    watchers = [world.client(f"watcher{number}") for number in range(WATCHERS)]
-    for watcher in watchers:
-        watcher.send(type="watch", userIds=crowd)
-        watcher.take()
+    watched(world, users=crowd)
     world.hub_waits = True
     for name in crowd:
         world.client(name)
@@ -213,11 +211,8 @@ def test_a_user_with_few_watchers_does_not_wait_for_those_of_many_others() -> No
 
 def test_users_that_change_in_the_same_turn_tell_no_more_watchers_than_one() -> None:
     world = World()
-    watchers = [world.client(f"watcher{number}") for number in range(WATCHERS)]
     users = [f"user{number}" for number in range(5)]
-    for watcher in watchers:
-        watcher.send(type="watch", userIds=users)
-        watcher.take()
+    watchers = watched(world, users=users)
     world.hub_waits = True
     for name in users:
         world.client(name)

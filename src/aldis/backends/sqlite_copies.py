@@ -134,7 +134,7 @@ def _held(path: Path) -> Iterator[os.stat_result | None]:
     if not path.exists():
         yield None
         return
-    with closing(_connect(path)) as database:
+    with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as database:
         try:
             # In this mode, SQLite locks the whole file, which every open connection prevents.
             database.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -168,10 +168,6 @@ def _in_words(path: Path) -> Iterator[None]:
         yield
     except (OSError, sqlite3.Error) as error:
         raise SqliteFile(path, _PATIENCE).in_words(error) from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
 
 
 def _free_name(path: Path) -> Path:

@@ -2,11 +2,11 @@
 -- Adds a ban to the list of bans, or takes one off, and says it to all nodes: also when the memory is full.
 --
 -- KEYS: 1 the hash of the bans, with their version in 'v', 2 the sorted set of those that end, by their ends in
--- milliseconds, 3 the sorted set of the versions that it has gone through lately. ARGV: 1 the channel of all nodes, 2 the command that publishes, 3 and 4 the bytes of the message before
--- and behind the versions (aldis.cluster.messages), 5 the field of the ban, 6 its entry, empty to take it off, 7 its end,
--- empty for none, 8 how many bans there may be, 9 the version that the node knows, 10 how many
--- versions are kept. Returns 'full', 'same' (there is none
--- to take off), or 'done'.
+-- milliseconds, 3 the sorted set of the versions that it has gone through lately. ARGV: 1 the channel of all nodes, 2 the
+-- command that publishes, 3 and 4 the bytes of the message before and behind the versions (aldis.cluster.messages), 5 the
+-- field of the ban, 6 its entry, empty to take it off, 7 its end, empty for none, 8 how many bans there may be, 9 the
+-- version that the node knows, 10 how many versions are kept. Returns 'full', 'same' (there is none to take off), or
+-- 'done'.
 --
 -- A version is later than all before, and no less than the time in microseconds: so it grows also when the server has
 -- lost its data. It is later than what the node knows, too: the clock of another server may be behind.

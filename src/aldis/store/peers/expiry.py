@@ -36,10 +36,11 @@ class Expiry:
     def pulse(self, now: float) -> None:
         """To be called again and again: see whether the clock was set, and look if it is time. `now` in monotonic
         seconds."""
-        self.note_clock()
         if now >= self._due:
             self._due = now + EXPIRY_SECONDS
             self.look()
+        else:
+            self.note_clock()
 
     def note_clock(self) -> None:
         """See whether the clock was set. To be called before something begins to wait, whose time is that of the clock
