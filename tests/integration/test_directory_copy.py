@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import resource
@@ -210,8 +211,10 @@ async def first_names(target: Path) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             # Not before it writes: a file that somebody reads looks to it as if a server had it.
-            if side.exists() and side.stat().st_size:
-                break
+            # One look: the file of a connection that closes goes between two.
+            with contextlib.suppress(FileNotFoundError):
+                if side.stat().st_size:
+                    break
             await asyncio.sleep(0)
         observer = sqlite3.connect(f"file:{target}?mode=ro", uri=True)
         while True:
