@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aldis.backends import redis, redis_lane
-from aldis.backends.base import Claim, DirectoryUnavailable
+from aldis.backends.base import Binding, Claim, DirectoryUnavailable
 from aldis.backends.directory_url import DEFAULT_REDIS_PREFIX, DirectoryOptions
 from aldis.backends.opening import open_directory
 from aldis.backends.redis import SYNC_MS, RedisDirectory
@@ -18,6 +18,7 @@ from aldis.backends.redis_client import Command, RedisServers
 from aldis.backends.redis_url import RedisUrl
 from aldis.errors import ConfigError
 from aldis.protocol.privacy import Privacy, PrivacyChange
+from support.loop_turns import Turns
 from support.redis_server import RedisServer
 
 KEY_A = b"a" * 32
@@ -304,3 +305,61 @@ async def test_a_file_without_a_password_is_an_error_of_the_settings(tmp_path: P
     for name in ("missing", "empty"):
         with pytest.raises(ConfigError, match="redis_password_file"):
             await open_directory("redis://127.0.0.1:1", DirectoryOptions(redis_password_file=tmp_path / name))
+
+
+async def test_a_turn_of_the_loop_reads_few_long_lists(
+    directory: RedisDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = Privacy(contacts=frozenset(f"{number}".ljust(44, "x") for number in range(1000)))
+    names = [f"user{number}" for number in range(60)]
+    for name in names:
+        await directory.put(Binding(name, KEY_A, long))
+    turns, read = Turns(), redis._privacy
+
+    def reading(fields: list[bytes | None]) -> Privacy:
+        turns.happens()
+        return read(fields)
+
+    monkeypatch.setattr(redis, "_privacy", reading)
+    async with turns:
+        assert await asyncio.gather(*map(directory.load, names)) == [Claim(KEY_A, False, long)] * 60
+    assert turns.busiest <= 3
+
+
+async def test_a_turn_of_the_loop_wakes_some_of_the_many_who_ask_at_once(
+    directory: RedisDirectory, server: RedisServer
+) -> None:
+    turns = Turns()
+
+    async def find(name: str) -> None:
+        try:
+            await directory.find(name)
+        except DirectoryUnavailable:
+            failed.append(name)
+        turns.happens()
+
+    failed: list[str] = []
+    async with turns:
+        await asyncio.gather(*[find(f"user{number}") for number in range(1500)])
+        assert not failed
+        assert turns.busiest <= 64
+        server.kill()
+        await asyncio.gather(*[find(f"user{number}") for number in range(1500)])
+        assert len(failed) == 1500
+        assert turns.busiest <= 64
+
+
+async def test_long_lists_go_to_the_server_in_several_batches(
+    directory: RedisDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = Privacy(contacts=frozenset(f"{number}".ljust(44, "x") for number in range(1000)))
+    sent, run = [0], RedisServers.run
+
+    async def running(servers: RedisServers, commands: Sequence[Command], **options: Any) -> list[Any]:
+        sent.append(sum(len(word) for each in commands for word in each.words if not isinstance(word, int)))
+        return await run(servers, commands, **options)
+
+    monkeypatch.setattr(RedisServers, "run", running)
+    await asyncio.gather(*[directory.put(Binding(f"user{number}", KEY_A, long)) for number in range(100)])
+    assert max(sent) < redis_lane.MAX_BYTES + 50_000
+    assert (await directory.load("user99")) == Claim(KEY_A, False, long)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,11 @@ from aldis.cluster.ban_table import BanTable
 from aldis.cluster.faults import ClusterUnavailable
 from aldis.cluster.lease import NodeLease
 from aldis.cluster.presence_table import AnnouncedDevice, PresenceTable
+from aldis.cluster.states import decode_row
 from aldis.hub.bans import Ban
-from aldis.hub.cluster import Entered
+from aldis.hub.cluster import Entered, UserState
 from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
+from support.loop_turns import Turns
 from support.patience import PATIENCE
 from support.presence import KINDS, LeaseWords, Place, World, enter, entered, redis_place
 
@@ -194,3 +196,23 @@ async def test_a_user_of_redis_needs_no_more_than_what_is_said(place: Place, wor
     assert lease._runs is not None
     assert server.say("acl", "log") == ""
     await servers.close()
+
+
+@single
+async def test_a_turn_of_the_loop_reads_few_users_with_long_lists(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, turns = world.node("n1"), Turns()
+    names = [f"user{number}" for number in range(50)]
+    for name in names:
+        long = Privacy(contacts=frozenset(f"{name} {number}".ljust(44, "x") for number in range(1000)))
+        await entered(table, name, world.device(), privacy=long)
+
+    def reading(user_id: str, row: Sequence[bytes]) -> UserState:
+        turns.happens()
+        return decode_row(user_id, row)
+
+    monkeypatch.setattr(presence_table, "decode_row", reading)
+    async with turns:
+        assert [state.user_id for state in await world.node("n2").states(names)] == names
+    assert turns.busiest <= 3

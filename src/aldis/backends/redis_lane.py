@@ -1,7 +1,8 @@
 """Calls on their way to a Redis, in batches: those of one turn of the event loop go out together.
 
 When the server does not answer, all calls that wait fail together, so none waits longer than `PATIENCE`. At most
-`MAX_WAITING` calls wait in a lane.
+`MAX_WAITING` calls wait in a lane. A turn of the event loop wakes some callers of a batch, and the next turns the
+others: what they do with long answers would keep all clients waiting.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final, TypeAlias
 
+from aldis.backends.portions import bytes_of, in_portions
 from aldis.backends.redis_client import ANSWER_SECONDS, CONNECT_SECONDS, Command, RedisServers
 
 # Seconds for one batch: a new connection, and its answers.
@@ -21,6 +23,8 @@ PATIENCE: Final = CONNECT_SECONDS + ANSWER_SECONDS
 MAX_BATCH: Final = 2000
 # Keys in one batch: a script may look up many users. To pack and read so many takes some milliseconds.
 MAX_KEYS: Final = 2000
+# Bytes in one batch, and one call more: to pack a megabyte takes a millisecond.
+MAX_BYTES: Final = 1024 * 1024
 # Calls that wait, of each kind. After a restart, all clients of a large server ask at once.
 MAX_WAITING: Final = 100_000
 
@@ -105,8 +109,8 @@ class Lane:
             failed = sum(isinstance(answer, Exception) for answer in answers)
             self.failing = failed > 0
             self.failures += failed
-            self.open -= len(calls)
-            for (_, answered), answer in zip(calls, answers, strict=True):
+            async for (_, answered), answer in in_portions(zip(calls, answers, strict=True), _answer_bytes):
+                self.open -= 1
                 if answered.done():
                     continue  # the caller was cancelled
                 if isinstance(answer, Exception):
@@ -117,11 +121,17 @@ class Lane:
 
     def _next_batch(self) -> list[tuple[Command, asyncio.Future[Any]]]:
         calls: list[tuple[Command, asyncio.Future[Any]]] = []
-        keys = 0
-        while self._waiting and len(calls) < MAX_BATCH and keys < MAX_KEYS:
+        keys = size = 0
+        while self._waiting and len(calls) < MAX_BATCH and keys < MAX_KEYS and size < MAX_BYTES:
             calls.append(self._waiting.popleft())
-            keys += 1 + len(calls[-1][0].others)
+            command = calls[-1][0]
+            keys += 1 + len(command.others)
+            size += sum(len(word) for word in command.words if not isinstance(word, int))
         return calls
+
+
+def _answer_bytes(answered: tuple[object, Any]) -> int:
+    return bytes_of(answered[1])
 
 
 def fault(servers: RedisServers, error: Exception, away: Fault) -> Exception:

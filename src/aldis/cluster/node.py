@@ -29,6 +29,7 @@ from time import monotonic
 from typing import Any, Final
 
 from aldis.backends.directory_url import DEFAULT_REDIS_PREFIX
+from aldis.backends.portions import in_portions
 from aldis.backends.redis_client import RedisServers
 from aldis.cluster.buckets import bucket_of
 from aldis.cluster.bus import Bus
@@ -529,7 +530,8 @@ class ClusterNode:
 
     async def _read(self, user_ids: Sequence[str]) -> None:
         for first in range(0, len(user_ids), _READ_AT_ONCE):
-            for state in await self._table.states(user_ids[first : first + _READ_AT_ONCE]):
+            states = await self._table.states(user_ids[first : first + _READ_AT_ONCE])
+            async for state in in_portions(states):
                 if state.user_id in self._users.get(bucket_of(state.user_id), ()):
                     self._learn(state)
 

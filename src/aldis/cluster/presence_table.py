@@ -44,6 +44,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from msgspec import UNSET, UnsetType
 
 from aldis.backends.directory_url import DEFAULT_REDIS_PREFIX
+from aldis.backends.portions import bytes_of, in_portions
 from aldis.backends.redis_client import Command, RedisServers, Script, Word
 from aldis.backends.redis_lane import Lane
 from aldis.cluster.buckets import BUCKETS, Names, bucket_of
@@ -212,7 +213,8 @@ class PresenceTable:
         portions = list(self._portions(user_ids))
         for portion, found in zip(portions, await _all(self._reads, map(self._looking_up, portions)), strict=True):
             rows.update(zip(portion, found, strict=True))
-        return [decode_row(user_id, rows[user_id]) for user_id in user_ids]
+        users = in_portions(user_ids, lambda user_id: bytes_of(rows[user_id]))
+        return [decode_row(user_id, rows[user_id]) async for user_id in users]
 
     async def reap(self, node_id: str, offline: Offline = lambda user_id, version: None) -> int:
         """Remove all devices of a node; return how many users have had some, of those that this call has removed.
