@@ -160,23 +160,28 @@ async def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
     assert "nowhere.invalid cannot be resolved" in found["address"]["text"]
 
 
+OTHER_ADDRESS = "If the port is one for TLS, the address has to begin with wss://."
+
+
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "told", "advice"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "no signaling server: it answered 200"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no signaling server: it answered 400"),
-        (b"HTTP/1.1 404 Not Found\r\n\r\n", "nothing at this path (404)"),
-        (b"HTTP/1.1 426 Upgrade Required\r\n\r\n", "a proxy in between does not pass the upgrade on (426)"),
-        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "the server behind it is down (502)"),
-        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "full, or a proxy in front of it finds it down (503)"),
-        (b"HTTP/1.1 505 HTTP Version Not Supported\r\n\r\n", "a proxy in between speaks HTTP/1.0 to the server (505)"),
-        (b"HTTP/1.1 301 Moved\r\nLocation: https://elsewhere/\r\n\r\n", "to https://elsewhere/"),
-        (b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\r\n", "answers the upgrade wrongly"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not that of a web server"),
-        (b"", "it hangs up without an answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "no signaling server: it answered 200", OTHER_ADDRESS),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no signaling server: it answered 400", OTHER_ADDRESS),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", "nothing at this path (404)", OTHER_ADDRESS),
+        (b"HTTP/1.1 421 Misdirected Request\r\n\r\n", "start it with --names", "the operator has told you."),
+        (b"HTTP/1.1 426 Upgrade Required\r\n\r\n", "does not pass the upgrade on (426)", OTHER_ADDRESS),
+        (b"HTTP/1.1 429 Too Many Requests\r\n\r\n", "try again in a moment (429)", "(--trusted-proxies)."),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "the server behind it is down (502)", "does not answer it."),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "full, or a proxy in front of it", "or why it is down."),
+        (b"HTTP/1.1 505 HTTP Version Not Supported\r\n\r\n", "a proxy in between speaks HTTP/1.0", OTHER_ADDRESS),
+        (b"HTTP/1.1 301 Moved\r\nLocation: https://elsewhere/\r\n\r\n", "to https://elsewhere/", "if you trust it."),
+        (b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\r\n", "upgrade wrongly", OTHER_ADDRESS),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not that of a web server", OTHER_ADDRESS),
+        (b"", "it hangs up without an answer", OTHER_ADDRESS),
     ],
 )
-async def test_another_kind_of_server(answer: bytes, told: str) -> None:
+async def test_another_kind_of_server(answer: bytes, told: str, advice: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
@@ -190,7 +195,7 @@ async def test_another_kind_of_server(answer: bytes, told: str) -> None:
         websocket = [check async for check in examination.server()][-1]
     assert (websocket.name, websocket.mark, websocket.code) == ("WebSocket", Mark.FAIL, ExitCode.SERVER_UNREACHABLE)
     assert told in websocket.text
-    assert websocket.advice.endswith("If the port is one for TLS, the address has to begin with wss://.")
+    assert websocket.advice.endswith(advice)
 
 
 async def _relay(url: str) -> Check:

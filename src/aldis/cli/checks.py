@@ -309,6 +309,18 @@ _ADVICE: Final = {
     "WebSocket": "Check host, port and path; a proxy in between must pass the Host header and WebSocket upgrades on.",
 }
 
+_BEHIND_A_PROXY: Final = "Tell the operator: the proxy is there, and the server behind it does not answer it."
+# By the status with which the server, or a proxy in front of it, refuses the upgrade.
+_BY_STATUS: Final = {
+    **dict.fromkeys((301, 302, 307, 308), "Give that address, if you trust it."),
+    403: "The server, or a proxy in front of it, does not admit this address. Tell the operator.",
+    421: "Give the name that the operator has told you.",
+    429: "Close what else is connected from this address, or wait a minute. "
+    "The operator can let more in (--connections-per-address), or has to trust the proxy in front (--trusted-proxies).",
+    502: _BEHIND_A_PROXY,
+    503: "Try again in a minute. If it stays so, tell the operator: the log says what is full, or why it is down.",
+    504: _BEHIND_A_PROXY,
+}
 
 _TLS_PORT: Final = " If the port is one for TLS, the address has to begin with wss://."
 
@@ -330,6 +342,8 @@ _BY_DISTRUST: Final = {
 def _advice(step: str, probe: Probe) -> str:
     if probe.distrust is not None:
         return _BY_DISTRUST.get(probe.distrust, _UNTRUSTED)
+    if probe.refused in _BY_STATUS:
+        return _BY_STATUS[probe.refused]
     # A port for TLS answers 400, or hangs up, where plain HTTP comes.
     return _ADVICE[step] + (_TLS_PORT if step == "WebSocket" and not probe.server.secure else "")
 

@@ -56,6 +56,8 @@ class Probe:
         self.distrust: int | None = None
         """Why the certificate is not trusted: a code of OpenSSL (`X509_V_ERR_...`); None while `secure` found no such
         fault."""
+        self.refused: int | None = None
+        """The HTTP status with which `upgrade` was refused; None while it was not."""
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def resolve(self) -> list[str]:
@@ -127,6 +129,7 @@ class Probe:
         status, headers = await self._response(reader)
         accept = to_base64(sha1(f"{key}{_WEBSOCKET_GUID}".encode()).digest())  # noqa: S324
         if status != 101:  # Switching Protocols
+            self.refused = status
             raise self._failed(_no_upgrade(status, headers, self.server))
         if headers.get("sec-websocket-accept") != accept:
             raise self._failed("it answers the upgrade wrongly; is there a cache or a proxy in between?")
