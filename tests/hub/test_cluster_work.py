@@ -21,6 +21,7 @@ from aldis.hub.verified_names import VerifiedNames
 from aldis.hub.watchers import Watchers
 from aldis.identity import proofs
 from aldis.protocol.codec import to_base64
+from aldis.protocol.codes import CloseCode
 from aldis.protocol.messages import Bye
 from aldis.protocol.privacy import Privacy
 from support.hub_cluster import ClusterWorld, HubCluster
@@ -422,3 +423,26 @@ def test_a_device_whose_place_in_the_table_is_taken_is_replaced_and_no_other() -
     router.lost_place("alice", phone.session.entry)
     assert phone.closed is not None
     assert desk.closed is None
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("privacy", [Privacy(), Privacy("contacts", "contacts", frozenset({"bob"}))])
+def test_a_device_that_moves_to_another_node_is_never_shown_as_offline(lost: bool, privacy: Privacy) -> None:
+    cluster = HubCluster(2)
+    cluster.privacies["alice"] = privacy
+    watchers = [world.client("bob", device=f"device-{number}") for number, world in enumerate(cluster.worlds)]
+    alice = cluster.worlds[0].client("alice")
+    cluster.settle()
+    for watcher in watchers:
+        watcher.send(type="watch", userIds=["alice"])
+    cluster.settle()
+    assert [watcher.take()[-1]["online"] for watcher in watchers] == [True, True]
+    if lost:
+        alice.lose()
+    cluster.worlds[1].client("alice")
+    cluster.settle()
+    assert lost or (alice.closed is not None and alice.closed[0] == CloseCode.REPLACED)
+    cluster.pass_time(3)
+    for watcher in watchers:
+        told = [message["online"] for message in watcher.take() if message["type"] == "presence"]
+        assert told == [True]

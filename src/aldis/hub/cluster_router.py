@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container, Sequence
+from contextlib import AbstractContextManager
 from math import inf
 from typing import Final
 
@@ -229,7 +230,16 @@ class ClusterRouter:
             return
         if state.devices:
             self.verified.changed(user_id, state.privacy)
-        elsewhere = state.without(self.link.node)
+        # A device that comes to another node leaves this one: its watchers hear once of both, and not that it is away.
+        with self.news_together():
+            self._learn_news(state)
+
+    def news_together(self) -> AbstractContextManager[None]:
+        """A block with several news of a user, whose watchers are told at its end what has come of them."""
+        return self._watchers.holding_back()
+
+    def _learn_news(self, state: UserState) -> None:
+        user_id, elsewhere = state.user_id, state.without(self.link.node)
         for session in self._presence.devices(user_id):
             if any(_replaces(device, session) for device in elsewhere.devices):
                 self._replaced(session)

@@ -92,11 +92,14 @@ class ClusterEntrance:
             if session.user_id and session.user_id != user_id:
                 link.leave(session.user_id, session.device, session.entry)  # a classic client has another name now
             session.entry, session.order = device.entry, answer.order
-            if isinstance(answer, Entered):
+            if not isinstance(answer, Entered):
+                return admit(now)
+            # The device may come from another node. Its watchers hear that it is here, and not that it has left there.
+            with self._cluster.news_together():
                 self._cluster.learn(answer.state)
                 if answer.state.privacy != privacy:
                     self._cluster.doubt(user_id)  # one of them is of an earlier moment
-            return admit(now)
+                return admit(now)
 
         def failed() -> None:
             _refused(session)()

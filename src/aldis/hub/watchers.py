@@ -171,8 +171,11 @@ class Watchers:
         """Announce each name that changes within the block once, at its end.
 
         For sessions that end together: those that watch each other need not be told, and one `presence` covers all
-        devices of a user.
+        devices of a user. A block within another one does nothing.
         """
+        if self._holding:
+            yield
+            return
         self._holding = True
         try:
             yield
