@@ -378,10 +378,18 @@ def test_a_name_that_was_lost_with_the_data_is_bound_again() -> None:
     bob = cluster.worlds[0].client("bob")
     cluster.settle()
     key = cluster.keys.pop("bob")
+    bob.take()
+    bob.send(type="privacy", presence="hidden", id=1)
+    cluster.settle()
+    (error,) = bob.take()
+    assert (error["code"], error["temporary"], error["retryAfter"]) == ("internal", True, 1.0)
     cluster.worlds[0].hub._bindings.doubt("bob", released=False)
     cluster.pass_time(5)
     assert cluster.keys["bob"] == key
     assert not bob.closed
+    bob.send(type="privacy", presence="hidden", id=2)
+    cluster.settle()
+    assert bob.take()[-1]["presence"] == "hidden"
 
 
 def test_new_names_that_were_not_bound_after_all_count_for_nobody() -> None:

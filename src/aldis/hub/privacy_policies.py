@@ -226,4 +226,7 @@ def _refused(answer: DirectoryAnswer, user_id: str, most_names: int) -> RequestR
     if answer is PrivacyRefusal.TOO_LARGE:
         text = f"at most {most_names} contacts and {most_names} blocked users, and {MAX_PRIVACY_BYTES} bytes of names"
         return RequestRefused(ErrorCode.TOO_LARGE, text, limit="privacy-names")
-    return RequestRefused(ErrorCode.KEY_MISMATCH, f"the name {user_id} is bound to another key by now")
+    # It may have been lost with the data of the directory, and is bound again soon. If it has another key, the session
+    # ends soon (`hub.bindings`).
+    text = f"the directory has no such binding of {user_id} now; try again in a moment"
+    return RequestRefused(ErrorCode.INTERNAL, text, retry_after=1.0)
