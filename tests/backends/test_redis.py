@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -363,3 +364,52 @@ async def test_long_lists_go_to_the_server_in_several_batches(
     await asyncio.gather(*[directory.put(Binding(f"user{number}", KEY_A, long)) for number in range(100)])
     assert max(sent) < redis_lane.MAX_BYTES + 50_000
     assert (await directory.load("user99")) == Claim(KEY_A, False, long)
+
+
+async def test_changes_of_one_privacy_at_two_servers_all_count(directory: RedisDirectory, server: RedisServer) -> None:
+    other = await RedisDirectory.open(RedisUrl.parse(server.url()))
+    await directory.claim("alice", KEY_A)
+    names = [f"user{number}" for number in range(60)]
+    changes = [
+        place.change_privacy("alice", KEY_A, PrivacyChange(block=frozenset({name})))
+        for place, name in zip([directory, other] * 30, names, strict=True)
+    ]
+    assert all(isinstance(each, Privacy) for each in await asyncio.gather(*changes))
+    assert await directory.load("alice") == Claim(KEY_A, False, Privacy(blocked=frozenset(names)))
+    await other.close()
+
+
+@pytest.mark.parametrize("before", [Privacy(), Privacy("hidden", "contacts", frozenset({"carol"}))])
+async def test_a_change_of_a_server_that_knows_no_revisions_is_kept(
+    directory: RedisDirectory, server: RedisServer, monkeypatch: pytest.MonkeyPatch, before: Privacy
+) -> None:
+    await directory.put(Binding("alice", KEY_A, before))
+    ask, between = directory._writes.ask, ["contacts", "carol\nbob\n", "presence", "hidden", "offers", "hidden"]
+
+    async def beaten(command: Command) -> Any:
+        if between:
+            server.say("hset", command.key, *between)
+            between.clear()
+        return await ask(command)
+
+    monkeypatch.setattr(directory._writes, "ask", beaten)
+    changed = await directory.change_privacy("alice", KEY_A, PrivacyChange(block=frozenset({"eve"})))
+    kept = Privacy("hidden", "hidden", frozenset({"carol", "bob"}), frozenset({"eve"}))
+    assert changed == kept
+    assert await directory.load("alice") == Claim(KEY_A, False, kept)
+
+
+async def test_a_privacy_that_others_change_all_the_time_is_told(
+    directory: RedisDirectory, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await directory.claim("alice", KEY_A)
+    monkeypatch.setattr(redis, "_TRIES", 3)
+    ask = directory._writes.ask
+
+    async def beaten(command: Command) -> Any:
+        server.say("hset", command.key, "revision", os.urandom(4).hex())
+        return await ask(command)
+
+    monkeypatch.setattr(directory._writes, "ask", beaten)
+    with pytest.raises(DirectoryUnavailable, match="changed all the time"):
+        await directory.change_privacy("alice", KEY_A, PrivacyChange(presence="hidden"))

@@ -3,8 +3,10 @@
 Rules:
 
 * A name is one hash, `PREFIX{u:NAME}:binding`: the fields `key`, and of a privacy that is not the default `presence`,
-  `offers`, `contacts` and `blocked` (names with a line end after each). Each call on a name is one command or one
-  script on that key, so it takes effect as a whole, in a Cluster too. The operator's list is one sorted set.
+  `offers`, `contacts` and `blocked` (names with a line end after each), and `revision`, which is another one after each
+  change. The operator's list is one sorted set.
+* Each call on a name takes effect by one command or one script on that key, so as a whole, in a Cluster too. A change
+  of a privacy reads it first, and starts over if another one has come between.
 * The calls of one turn of the event loop go out together. Calls that only read do not wait for those that write.
 * A call that writes returns when the append-only file is synced, where the server has WAITAOF (Redis 7.2). Elsewhere
   it returns when the server has answered, and `appendfsync` says what a power cut may cost: `open` warns of that.
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -42,8 +45,6 @@ from aldis.backends.redis_url import RedisUrl
 from aldis.errors import InvalidAddress
 from aldis.protocol.privacy import (
     DEFAULT_PRIVACY,
-    MAX_PRIVACY_BYTES,
-    PUBLIC,
     Privacy,
     PrivacyChange,
     Visibility,
@@ -66,6 +67,8 @@ _AHEAD: Final = 100_000
 _MOST_UNSYNCED: Final = 100_000
 _ESCAPED: Final = r"\\\1"
 _GLOB: Final = re.compile(r"([\\*?\[\]^-])")
+# Times that a change of a privacy starts over. Each time, another one has taken effect.
+_TRIES: Final = 1000
 _FIELDS: Final = ("key", "presence", "offers", "contacts", "blocked")
 
 
@@ -139,14 +142,20 @@ class RedisDirectory:
 
     async def change_privacy(self, user_id: str, public_key: bytes, change: PrivacyChange) -> Privacy | PrivacyRefusal:
         with self._calling():
-            names = (change.add_contacts, change.remove_contacts, change.block, change.unblock)
-            words = (change.presence or "", change.offers or "", *map(_lines, names))
-            limits = (change.most_names, MAX_PRIVACY_BYTES, PUBLIC)
-            command = Command(_PRIVACY, self._key(user_id), (public_key, *words, *limits))
-            outcome, *privacy = await self._writes.ask(command)
-            if outcome == b"unbound":
-                return PrivacyRefusal.NOT_BOUND
-            return PrivacyRefusal.TOO_LARGE if outcome == b"too large" else _privacy(privacy)
+            key = self._key(user_id)
+            for _ in range(_TRIES):
+                bound, *fields, revision = await self._reads.ask(Command("HMGET", key, (*_FIELDS, "revision")))
+                if bound != public_key:
+                    return PrivacyRefusal.NOT_BOUND
+                after = _privacy(fields).changed(change)
+                if after is None:
+                    return PrivacyRefusal.TOO_LARGE
+                presence, offers, contacts, blocked = (field or b"" for field in fields)
+                words = (revision or b"", presence, offers, len(contacts), len(blocked), os.urandom(8), *_words(after))
+                outcome = await self._writes.ask(Command(_PRIVACY, key, (public_key, *words)))
+                if outcome == b"changed":
+                    return after
+            raise DirectoryUnavailable(f"the privacy of {user_id} is changed all the time")
 
     async def rotate(self, user_id: str, old_key: bytes, new_key: bytes) -> bool:
         with self._calling():
@@ -189,11 +198,10 @@ class RedisDirectory:
     async def put(self, binding: Binding) -> None:
         with self._calling():
             self._ahead = None
-            privacy = binding.privacy
             words: tuple[Word, ...] = ("key", binding.public_key)
-            if privacy != DEFAULT_PRIVACY:
-                lists = ("contacts", _lines(privacy.contacts), "blocked", _lines(privacy.blocked))
-                words = (*words, "presence", privacy.presence, "offers", privacy.offers, *lists)
+            if binding.privacy != DEFAULT_PRIVACY:
+                fields = zip(_FIELDS[1:], _words(binding.privacy), strict=True)
+                words = (*words, *(word for field in fields for word in field))
             await self._writes.ask(Command(_PUT, self._key(binding.user_id), words))
 
     async def check(self) -> None:
@@ -292,6 +300,13 @@ def _encoded(user_id: str) -> bytes:
 
 def _lines(names: Iterable[str]) -> bytes:
     return b"".join(_encoded(name) + b"\n" for name in names)
+
+
+def _words(privacy: Privacy) -> tuple[Word, ...]:
+    """The fields of a hash for a privacy, as `_privacy` reads them; empty for the default."""
+    if privacy == DEFAULT_PRIVACY:
+        return ("",) * 4
+    return privacy.presence, privacy.offers, _lines(privacy.contacts), _lines(privacy.blocked)
 
 
 def _privacy(fields: list[bytes | None]) -> Privacy:
