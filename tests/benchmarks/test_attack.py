@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,20 @@ def test_an_attack_fails_beyond_any_of_its_bounds() -> None:
     assert verdict(growth=GROWTH + 1).failures
     assert verdict(lost=[(1.0, "message 7")]).failures
     assert verdict(refused=[(1.0, "honest-a: closed")]).failures
+
+
+def test_only_what_was_disturbed_is_measured_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disturbed, bad, good = verdict(quiet=DISTURBED + 0.1), verdict(under_attack=FACTOR + 0.1), verdict()
+    lost = verdict(quiet=DISTURBED + 0.1, lost=[(1.0, "message 7")])
+    assert [each.disturbed for each in (disturbed, bad, good, lost)] == [True, False, False, False]
+    results = [disturbed, disturbed, good, disturbed, disturbed, disturbed, bad, lost]
+    monkeypatch.setattr(suite, "measure", lambda *words, **more: replace(results.pop(0)))
+    assert suite.main([*("--only", "pings") * 4, "--again", "2"]) == 1
+    assert not results
+    rows = [line.split("|")[-2].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| pings")]
+    assert rows[0] == "pass (measured 3 times)"
+    assert rows[1].endswith("too much to tell (measured 3 times)")
+    assert rows[2] == "p99 is 3.1 times that in quiet"
+    assert rows[3].endswith("1 lost")
