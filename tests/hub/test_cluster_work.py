@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from aldis.backends.base import Claim
-from aldis.hub import awaited, unanswered, verified_names
+from aldis.hub import awaited, remote_users, unanswered, verified_names
 from aldis.hub.cluster import Forward, RemoteDevice, UserState
 from aldis.hub.lifecycle import HURRIED_SECONDS
 from aldis.hub.new_names import NewNames
-from aldis.hub.remote_users import RemoteUsers
+from aldis.hub.remote_users import USER_BYTES, RemoteUsers
 from aldis.hub.sessions import RelayResult
 from aldis.hub.settings import HubSettings
 from aldis.hub.verified_names import VerifiedNames
@@ -454,3 +454,32 @@ def test_a_device_that_moves_to_another_node_is_never_shown_as_offline(lost: boo
     for watcher in watchers:
         told = [message["online"] for message in watcher.take() if message["type"] == "presence"]
         assert told == [True]
+
+
+def test_users_elsewhere_with_long_lists_are_forgotten_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    users = RemoteUsers(lambda user_id: user_id == "user0")
+    phone = RemoteDevice("phone", "node-1", "entry", 1, "session", "key")
+    for number in range(20):
+        users.learn(UserState(f"user{number}", number, (phone,), copied(KNOWN)))
+    assert not users.too_many
+    cost = users.bytes // 20
+    assert 150_000 < cost < 300_000
+    monkeypatch.setattr(remote_users, "MOST_BYTES", 5 * cost + 1000)
+    assert users.forget_some(64) == [f"user{number}" for number in range(1, 16)]
+    assert users.unknown(["user0", "user19"]) == []
+
+
+def test_the_lists_of_a_user_here_are_kept_and_counted_once() -> None:
+    cluster = HubCluster(2)
+    bob = with_contacts(cluster, 0, "bob")
+    (router,) = [world.hub.cluster for world in cluster.worlds[:1]]
+    assert router is not None
+    now = cluster.table.state("bob")
+    state = now._replace(version=now.version + 1, privacy=copied(KNOWN))
+    cluster.nodes["node-0"].hears(lambda router, now: router.learn(state))
+    cluster.settle()
+    kept, known = bob.session.privacy, router.known.find("bob")
+    assert kept is not None
+    assert known is not None
+    assert kept.settings is known.privacy
+    assert router.known.bytes == USER_BYTES

@@ -20,6 +20,8 @@ from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
 
 # Users that are known beyond those that somebody here is or watches: 20 MB of those that are offline.
 MOST_KNOWN: Final = 50_000
+# And bytes: as many users with a few devices, or 800 with a thousand names in their lists.
+MOST_BYTES: Final = 128 * 1024 * 1024
 # Bytes of a user and of a device, with their places in tables, without their texts. Measured, rounded up.
 USER_BYTES: Final = 400
 DEVICE_BYTES: Final = 500
@@ -112,9 +114,9 @@ class RemoteUsers:
         return list(self._known)
 
     @property
-    def too_many(self) -> int:
-        """How many users are known beyond `MOST_KNOWN`; some of them may be needed."""
-        return max(len(self._known) - MOST_KNOWN, 0)
+    def too_many(self) -> bool:
+        """Whether more is known than there may be; some of it may be needed."""
+        return len(self._known) > MOST_KNOWN or self.bytes > MOST_BYTES
 
     def forget_some(self, look_at: int) -> list[str]:
         """Look at so many users, and forget those that nobody needs while there are too many. Returns them."""
@@ -146,7 +148,8 @@ class RemoteUsers:
 
 
 def _size(state: UserState) -> int:
-    if not state.devices and state.privacy is DEFAULT_PRIVACY:
+    # Without a device elsewhere, the user is online here or nowhere, and its lists count here (`hub.privacy_policies`).
+    if not state.devices:
         return USER_BYTES
     texts = sum(len(each.key) + len(each.device) + len(each.session) for each in state.devices)
     return USER_BYTES + DEVICE_BYTES * len(state.devices) + texts + _size_of_lists(state.privacy)
