@@ -91,14 +91,19 @@ PEERJS: Final = Contender("peerjs", "PeerJS server", "peerjs", "a token, for a n
 ALL: Final = (ALDIS, ALDIS_COMPLETE, ALDIS_SQLITE, PICOWS, WS, PEERJS)
 
 
+_given: Final[set[int]] = set()
+
+
 def free_port() -> int:
-    """A port on which nobody listens now, and which the kernel gives to no outgoing connection meanwhile."""
-    for port in random.sample(BELOW_EPHEMERAL, 100):
+    """A port on which nobody listens now, and which the kernel gives to no outgoing connection meanwhile. None is given
+    twice: the first may not be in use yet."""
+    for port in random.sample(sorted({*BELOW_EPHEMERAL} - _given), 100):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
     raise ServerFailed("no free port was found")
 

@@ -72,6 +72,10 @@ async def test_it_fits_a_phone_with_long_names_and_bans(page: Page, admin_server
             await page.evaluate(f"{hidden}.map((each) => `${{each.scrollWidth}} ${{each.innerText.slice(0, 30)}}`)")
             == []
         )
+        name = await page.locator("#users td").first.bounding_box()
+        assert name is not None
+        assert name["width"] >= 130
+        assert await page.locator("#users td:first-child").evaluate("(cell) => cell.scrollWidth <= cell.clientWidth")
 
 
 async def test_it_works_at_a_path_of_a_proxy(chromium: Browser, admin_server: SignalingServer, tmp_path: Path) -> None:

@@ -234,3 +234,12 @@ def test_a_classic_client_that_is_banned_is_kept_out_too(kind: str, value: str) 
     alice.send(type="register", userId="alice", publicKey=KEY)
     assert alice.take() != [{"type": "registered", "success": True, "userId": "alice"}]
     assert world.hub.users_online == 0
+
+
+def test_the_fingerprint_of_a_key_is_told_from_the_key() -> None:
+    key = Identity.generate()
+    with pytest.raises(UsageError, match="is the fingerprint of a key; a ban needs the key itself"):
+        read_ban("key", key.fingerprint.upper())
+    with pytest.raises(UsageError, match="is no public key in base64"):
+        read_ban("key", "k3ul")
+    assert read_ban("key", to_base64(key.public_key)).value == to_base64(key.public_key)

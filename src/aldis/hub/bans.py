@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 from aldis.errors import UsageError
 from aldis.hub.networks import read_address, read_network
-from aldis.identity.keys import PUBLIC_KEY_BYTES
+from aldis.identity.keys import PUBLIC_KEY_BYTES, check_fingerprint
 from aldis.protocol.addresses import user_id_problem
 from aldis.protocol.codec import from_base64, to_base64
 
@@ -43,6 +43,14 @@ class Ban:
         return f"banned: {self.reason}" if self.reason else "banned by the operator of this server"
 
 
+def _no_key(value: str, error: ValueError) -> str:
+    try:
+        check_fingerprint(value)
+    except UsageError:
+        return f"{value!r} is no public key in base64: {error}"
+    return f"{value!r} is the fingerprint of a key; a ban needs the key itself, which `aldis admin user NAME` shows"
+
+
 def read_ban(kind: str, value: str, reason: str = "", until: float | None = None) -> Ban:
     """A ban as an operator writes it, with its value in its one spelling. Raises `UsageError`."""
     if len(reason) > MAX_REASON or not reason.isprintable():
@@ -57,7 +65,7 @@ def read_ban(kind: str, value: str, reason: str = "", until: float | None = None
             try:
                 return Ban("key", to_base64(from_base64(value, PUBLIC_KEY_BYTES)), reason, until)
             except ValueError as error:
-                raise UsageError(f"{value!r} is no public key in base64: {error}") from None
+                raise UsageError(_no_key(value, error)) from None
         case "network":
             try:
                 return Ban("network", str(read_network(value, strict=False)), reason, until)
