@@ -97,7 +97,7 @@ _given: Final[set[int]] = set()
 def free_port() -> int:
     """A port on which nobody listens now, and which the kernel gives to no outgoing connection meanwhile. None is given
     twice: the first may not be in use yet."""
-    for port in random.sample(sorted({*BELOW_EPHEMERAL} - _given), 100):
+    for port in random.sample([each for each in BELOW_EPHEMERAL if each not in _given], 100):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

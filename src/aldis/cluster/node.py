@@ -311,9 +311,8 @@ class ClusterNode:
         """See `LeaseListener`."""
         self._tell(lambda router: router.lost_node(node_id))
         self.operator.lost(node_id)
-        if removed:
-            return
-        if node_id not in self._former:  # else its devices are announced under the new id before they are removed
+        # A former one of this node: its devices are announced under the new id before they are removed.
+        if not removed and node_id not in self._former:
             self._spawn(self._remove(node_id), f"remove {node_id}")
 
     def moved(self, old: str, new: str) -> None:
@@ -530,8 +529,7 @@ class ClusterNode:
 
     async def _read(self, user_ids: Sequence[str]) -> None:
         for first in range(0, len(user_ids), _READ_AT_ONCE):
-            states = await self._table.states(user_ids[first : first + _READ_AT_ONCE])
-            async for state in in_portions(states):
+            async for state in in_portions(await self._table.states(user_ids[first : first + _READ_AT_ONCE])):
                 if state.user_id in self._users.get(bucket_of(state.user_id), ()):
                     self._learn(state)
 
