@@ -472,7 +472,7 @@ def test_users_elsewhere_with_long_lists_are_forgotten_by_their_bytes(monkeypatc
 def test_the_lists_of_a_user_here_are_kept_and_counted_once() -> None:
     cluster = HubCluster(2)
     bob = with_contacts(cluster, 0, "bob")
-    (router,) = [world.hub.cluster for world in cluster.worlds[:1]]
+    router = cluster.worlds[0].hub.cluster
     assert router is not None
     now = cluster.table.state("bob")
     state = now._replace(version=now.version + 1, privacy=copied(KNOWN))

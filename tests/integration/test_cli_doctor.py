@@ -161,27 +161,42 @@ async def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
 
 
 OTHER_ADDRESS = "If the port is one for TLS, the address has to begin with wss://."
+BEHIND = "the server behind it does not answer it."
 
 
 @pytest.mark.parametrize(
     ("answer", "told", "advice"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "no signaling server: it answered 200", OTHER_ADDRESS),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no signaling server: it answered 400", OTHER_ADDRESS),
-        (b"HTTP/1.1 404 Not Found\r\n\r\n", "nothing at this path (404)", OTHER_ADDRESS),
-        (b"HTTP/1.1 421 Misdirected Request\r\n\r\n", "start it with --names", "the operator has told you."),
-        (b"HTTP/1.1 426 Upgrade Required\r\n\r\n", "does not pass the upgrade on (426)", OTHER_ADDRESS),
-        (b"HTTP/1.1 429 Too Many Requests\r\n\r\n", "try again in a moment (429)", "(--trusted-proxies)."),
-        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "the server behind it is down (502)", "does not answer it."),
-        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "full, or a proxy in front of it", "or why it is down."),
-        (b"HTTP/1.1 505 HTTP Version Not Supported\r\n\r\n", "a proxy in between speaks HTTP/1.0", OTHER_ADDRESS),
-        (b"HTTP/1.1 301 Moved\r\nLocation: https://elsewhere/\r\n\r\n", "to https://elsewhere/", "if you trust it."),
-        (b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\r\n", "upgrade wrongly", OTHER_ADDRESS),
-        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not that of a web server", OTHER_ADDRESS),
-        (b"", "it hangs up without an answer", OTHER_ADDRESS),
+        (b"200 OK\r\nContent-Length: 0", "no signaling server: it answered 200", OTHER_ADDRESS),
+        (b"400 Bad Request", "no signaling server: it answered 400", OTHER_ADDRESS),
+        (b"403 Forbidden", "it does not let us in (403)", "does not admit this address. Tell the operator."),
+        (b"404 Not Found", "nothing at this path (404)", OTHER_ADDRESS),
+        (b"421 Misdirected Request", "its operator has to start it with --names", "the operator has told you."),
+        (b"426 Upgrade Required", "a proxy in between does not pass the upgrade on (426)", OTHER_ADDRESS),
+        (b"429 Too Many Requests", "try again in a moment (429)", "the proxy in front (--trusted-proxies)."),
+        (b"502 Bad Gateway", "the server behind it is down (502)", BEHIND),
+        (b"503 Service Unavailable", "full, or a proxy in front of it finds it down (503)", "or why it is down."),
+        (b"504 Gateway Timeout", "the server behind it is down (504)", BEHIND),
+        (b"505 HTTP Version Not Supported", "a proxy in between speaks HTTP/1.0 to the server (505)", OTHER_ADDRESS),
+        (b"301 Moved\r\nLocation: https://elsewhere/", "to https://elsewhere/", "if you trust it."),
+        (b"101 Switching Protocols\r\nSec-WebSocket-Accept: x", "answers the upgrade wrongly", OTHER_ADDRESS),
     ],
 )
-async def test_another_kind_of_server(answer: bytes, told: str, advice: str) -> None:
+async def test_a_server_that_does_not_upgrade(answer: bytes, told: str, advice: str) -> None:
+    await refused_by(b"HTTP/1.1 " + answer + b"\r\n\r\n", told, advice)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not that of a web server"), (b"", "it hangs up without an answer")],
+)
+async def test_another_kind_of_server(answer: bytes, told: str) -> None:
+    await refused_by(answer, told, OTHER_ADDRESS)
+
+
+async def refused_by(answer: bytes, told: str, advice: str) -> None:
+    """See that a server which answers this is examined with these words."""
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
