@@ -41,7 +41,7 @@ class Sink:
     def ping(self, payload: bytes = b"") -> None:
         pass
 
-    pause_reading = resume_reading = ping
+    cork = uncork = pause_reading = resume_reading = ping
 
     def close(self, code: int, reason: str) -> None:
         raise AssertionError(f"the hub closed a connection: {code} {reason}")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aldis.protocol.codes import CloseCode
-from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason, read_close
+from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason, read_close, unmasked_header
 
 
 def test_a_message_in_one_frame_is_that_message() -> None:
@@ -103,3 +103,18 @@ def test_a_character_may_be_in_two_fragments_of_one_message_and_of_the_next() ->
         assert assembler.data(Opcode.TEXT, False, euro[:1]) is None
         assert assembler.data(Opcode.CONTINUATION, False, euro[1:2]) is None
         assert assembler.data(Opcode.CONTINUATION, True, euro[2:]) == "\u20ac"
+
+
+@pytest.mark.parametrize(
+    ("size", "header"),
+    [
+        (0, "8100"),
+        (125, "817d"),
+        (126, "817e007e"),
+        (65535, "817effff"),
+        (65536, "817f0000000000010000"),
+    ],
+)
+def test_the_header_of_an_unmasked_message_has_the_shortest_length(size: int, header: str) -> None:
+    # RFC 6455 section 5.2: "the minimal number of bytes MUST be used to encode the length".
+    assert unmasked_header(Opcode.TEXT, size).hex() == header

@@ -327,6 +327,12 @@ class _Line:
     def resume_reading(self) -> None:
         raise AssertionError("was never paused")
 
+    def cork(self) -> None:
+        pass
+
+    def uncork(self) -> None:
+        pass
+
     def ping(self, payload: bytes = b"") -> None:
         if not self.dark:
             self._pair.send(self._pinged)

@@ -210,6 +210,12 @@ class Client:
     def send_frame(self, frame: bytearray) -> None:
         self.inbox.append(json.loads(frame[HEADROOM:]))
 
+    def cork(self) -> None:
+        pass
+
+    def uncork(self) -> None:
+        pass
+
     def ping(self, payload: bytes = b"") -> None:
         self.pings += 1
         self.pinged = payload

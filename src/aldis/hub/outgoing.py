@@ -5,6 +5,9 @@ Every message to a client goes through here. This module does not decide which m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
@@ -60,6 +63,19 @@ class Outgoing:
         connection = session.connection
         if connection is not None:
             connection.write(TEXT, frame, HEADROOM)
+
+    @contextmanager
+    def together(self, session: Session) -> Iterator[None]:
+        """Send what goes to the session in the block as few pieces."""
+        connection = session.connection
+        if connection is None:
+            yield
+            return
+        connection.cork()
+        try:
+            yield
+        finally:
+            connection.uncork()
 
     def acknowledge(self, session: Session, re: RequestId | UnsetType) -> None:
         """Send an `ack` if the client asked for one."""

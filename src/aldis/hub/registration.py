@@ -409,8 +409,10 @@ class Registrar:
                 wire(self._policies.of(session.user_id)),
             ),
         )
-        for one in missed or ():
-            self._outgoing.resend(session, one)  # numbered when it was first sent
+        if missed:
+            with self._outgoing.together(session):
+                for one in missed:
+                    self._outgoing.resend(session, one)  # numbered when it was first sent
         if old is not None:
             self._lifecycle.take_over(old, resumed_by=session if resumed else None)
         if changed:

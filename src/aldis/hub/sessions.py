@@ -57,6 +57,13 @@ class Connection(Protocol):
         picows, so that a relayed message goes there without a call between.
         """
 
+    def cork(self) -> None:
+        """Many small messages follow: they may wait, to be sent together, until `uncork`. `full` may be behind by what
+        waits."""
+
+    def uncork(self) -> None:
+        """Send what waits. Without a `cork` before it does nothing."""
+
     def ping(self, payload: bytes = b"") -> None:
         """Send a WebSocket ping. `Hub.heard` is called with the payload of its pong."""
 

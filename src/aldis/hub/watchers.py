@@ -359,13 +359,24 @@ class Watchers:
     def tell_untold(self, watcher: Session) -> None:
         """Send a connected watcher some of its pending presence, until its connection is full, and the rest in later
         turns."""
-        untold, room = watcher.untold, MOST_AT_ONCE
-        for one in list(islice(untold or (), MOST_AT_ONCE)):
-            if room <= 0:
-                break
-            if watcher.connection is None or watcher.connection.full or watcher.untold is not untold:
+        untold = watcher.untold
+        if untold:
+            with self._outgoing.together(watcher):
+                self._tell_some_of(untold, watcher)
+        if watcher.untold is not untold:
+            return
+        if not untold:
+            watcher.untold = None
+        elif watcher.connection is not None and not watcher.connection.full:
+            self._telling[watcher] = None
+            self._wake(0.0)
+
+    def _tell_some_of(self, untold: dict[str | WatchRequest | WatchEnd, None], watcher: Session) -> None:
+        room = MOST_AT_ONCE
+        for one in list(islice(untold, MOST_AT_ONCE)):
+            if room <= 0 or watcher.connection is None or watcher.connection.full or watcher.untold is not untold:
                 return
-            del untold[one]  # type: ignore[union-attr]  # there is one in it
+            del untold[one]
             if isinstance(one, WatchRequest):
                 self._outgoing.acknowledge(watcher, one.id)
             elif isinstance(one, WatchEnd):
@@ -375,12 +386,6 @@ class Watchers:
                 self._outgoing.send_numbered_frame(watcher, frame)
                 room -= _cost(frame)
                 self._told(one, (watcher,))
-        if not untold:
-            if watcher.untold is untold:
-                watcher.untold = None
-        elif watcher.connection is not None and not watcher.connection.full:
-            self._telling[watcher] = None
-            self._wake(0.0)
 
     def untold_of(self, watcher: Session, user_id: str) -> bytearray | None:
         """The pending presence of one user, encoded; None when there is nothing to tell."""

@@ -1,6 +1,7 @@
 """WebSocket frames: join the fragments of a message, and read a CLOSE frame (RFC 6455 sections 5.4 and 5.5).
 
-Server and client share this module, and get frames from the WebSocket library. It returns a message only when it is
+Server and client share this module, and get frames from the WebSocket library. What a server sends together it frames
+by itself. It returns a message only when it is
 whole, within the limit, and text in UTF-8. Pure: it knows opcodes and bytes, no library.
 """
 
@@ -35,6 +36,18 @@ class BadFrame(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+
+def unmasked_header(opcode: Opcode, size: int) -> bytes:
+    """What stands before a payload of so many bytes, in the one frame of a message (RFC 6455 section 5.2).
+
+    Unmasked, as a server sends it."""
+    first = 0x80 | opcode
+    if size < 126:
+        return bytes((first, size))
+    if size < 1 << 16:
+        return bytes((first, 126)) + size.to_bytes(2, "big")
+    return bytes((first, 127)) + size.to_bytes(8, "big")
 
 
 class Assembler:

@@ -32,11 +32,12 @@ from typing import Final, cast
 from multidict import CIMultiDict
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
-from aldis.hub.backlog import Backlog
 from aldis.hub.sessions import Session, Write
 from aldis.protocol.codes import CloseCode
 from aldis.protocol.frames import Assembler, BadFrame, Opcode, close_reason
 from aldis.server.connections import BYTES_AT_ONCE, OTHER, Connections, lose
+from aldis.server.corked_frames import CorkedFrames
+from aldis.server.frame_backlog import FrameBacklog
 from aldis.server.logs import get_logger
 from aldis.server.refusals import REASONS
 from aldis.server.routes import UpgradeRequest
@@ -44,8 +45,6 @@ from aldis.server.scheduler import ANSWERING, READING, TURN
 
 # Bytes that wait for a slow client are counted from so many on.
 UNSENT: Final = 16 * 1024
-# Pings of the hub that a client has not answered yet: one for each limit of a user (`hub.budgets`).
-MAX_PINGS: Final = 3
 # Who has stopped reading a connection: the hub, and the scheduler. It is read on when neither wants it stopped.
 _BY_HUB: Final = 1
 _BY_SCHEDULER: Final = 2
@@ -78,12 +77,10 @@ class ClientConnection(WSListener):
         "_clean",
         "_closing",
         "_connections",
-        "_farewell",
+        "_corked",
         "_held",
         "_left",
         "_left_at",
-        "_ping",
-        "_pongs",
         "_read_buffer",
         "_session",
         "_transport",
@@ -108,6 +105,7 @@ class ClientConnection(WSListener):
         self._clean = False
         self.full = False
         self.kept = 0
+        self._corked: CorkedFrames | None = None
         self._read_buffer = 0
         self._unsent = 0  # bytes that are not sent yet
         # Units that it may say now, and when that was worked out. Frames that were read already may overdraw it, though
@@ -116,12 +114,7 @@ class ClientConnection(WSListener):
         self._left = connections.reserve - 1
         self._left_at = monotonic()
         self._held = 0  # who has stopped reading
-        # While it waits for its turn: the messages, the last ping, and the close code that came after them.
-        self._backlog: Backlog | None = None
-        self._ping: bytes | None = None
-        self._farewell: int | None = None
-        # Pongs that came behind messages which wait, with the number of these.
-        self._pongs: tuple[tuple[int, bytes], ...] = ()
+        self._backlog: FrameBacklog | None = None  # while it waits for its turn
 
     # --- called by the hub ------------------------------------------------------------------------------------------
 
@@ -131,6 +124,24 @@ class ClientConnection(WSListener):
         """`write` while some bytes are not sent yet."""
         _write_of(cast(WSTransport, self._transport))(kind, frame, headroom)
         self.check_unsent()
+
+    def cork(self) -> None:
+        if self._corked is None and self._transport is not None:
+            self._corked = CorkedFrames(self._send_corked)
+            self.write = self._corked.write
+
+    def uncork(self) -> None:
+        corked, self._corked = self._corked, None
+        if corked is not None and self._transport is not None:
+            slow = self in self._connections.slow
+            self.write = self._write_slowly if slow else _write_of(self._transport)
+            corked.flush()
+
+    def _send_corked(self, frames: bytes) -> None:
+        if self._transport is not None and not self._closing:
+            self._transport.underlying_transport.write(frames)
+            if self in self._connections.slow:
+                self.check_unsent()
 
     def ping(self, payload: bytes = b"") -> None:
         if self._transport is not None:
@@ -157,6 +168,7 @@ class ClientConnection(WSListener):
     def close(self, code: int, reason: str) -> None:
         if self._closing or self._transport is None:
             return
+        self.uncork()
         self._closing = True
         self._forget_backlog()
         self._let_go(_BY_HUB | _BY_SCHEDULER)  # for the client's own close
@@ -356,8 +368,7 @@ class ClientConnection(WSListener):
             self._left -= cost
             connections.at_once -= OTHER * cost
             self._handle(text, now)
-        elif self._farewell is None:
-            assert self._backlog is not None  # or it could go on  # noqa: S101
+        elif self._backlog is not None and self._backlog.farewell is None:
             self._backlog.append(text)
             self._count()
             connections.kept_waiting()
@@ -366,7 +377,7 @@ class ClientConnection(WSListener):
         """Be read on when it is its turn."""
         if not self._closing and self._transport is not None and self._backlog is None:
             now = monotonic()
-            self._backlog = Backlog()
+            self._backlog = FrameBacklog()
             self._hold(_BY_SCHEDULER)
             self._connections.scheduler.add_unread(self, self._refill(now), now)
 
@@ -377,7 +388,7 @@ class ClientConnection(WSListener):
         when = self._refill(now)
         if at_once and when <= now and self._left >= self._connections.reserve:
             return True
-        self._backlog = Backlog()
+        self._backlog = FrameBacklog()
         self._hold(_BY_SCHEDULER)
         self._connections.scheduler.add(self, when, now)
         return False
@@ -409,21 +420,14 @@ class ClientConnection(WSListener):
                 self._left -= cost
                 connections.spoken += cost
                 self._handle(text, now)
-                if self._pongs:
-                    self._pass_pongs(now)
+                for pong in backlog.pass_pongs() if self._backlog is backlog else ():
+                    self._heard(now, pong)
         except Exception as error:  # noqa: BLE001 - a bug: it is logged, and costs this connection only
             self._fault(error)
         finally:
             connections.speaking = None
             self._count()
         return self._read_on(now) if self._backlog is None else now
-
-    def _pass_pongs(self, now: float) -> None:
-        """A message before some pongs is handled: tell the hub of those that have none before them any more."""
-        due = [pong for before, pong in self._pongs if before == 1]
-        self._pongs = tuple((before - 1, pong) for before, pong in self._pongs if before > 1)
-        for pong in due:
-            self._heard(now, pong)
 
     def _read_on(self, now: float) -> float | None:
         """Read a closing connection on, if it may say more; see `_skip`."""
@@ -436,23 +440,20 @@ class ClientConnection(WSListener):
 
     def _caught_up(self) -> None:
         """Nothing waits any more."""
-        self._backlog = None
-        ping, self._ping = self._ping, None
-        farewell, self._farewell = self._farewell, None
+        backlog, self._backlog = self._backlog, None
         transport = self._transport
-        if transport is None:
+        if transport is None or backlog is None:
             return
-        if ping is not None:
-            self._pong(transport, ping)
-        if farewell is not None:
-            self._close_with_client(transport, farewell)
+        if backlog.ping is not None:
+            self._pong(transport, backlog.ping)
+        if backlog.farewell is not None:
+            self._close_with_client(transport, backlog.farewell)
         else:
             self._connections.scheduler.charge(READING)
             self._let_go(_BY_SCHEDULER)
 
     def _forget_backlog(self) -> None:
-        self._assembler = self._backlog = self._ping = self._farewell = None
-        self._pongs = ()
+        self._assembler = self._backlog = None
         self._count()
 
     def _spent(self, frame: WSFrame, now: float) -> bool:
@@ -476,7 +477,8 @@ class ClientConnection(WSListener):
     def _other_frame(self, transport: WSTransport, frame: WSFrame, now: float) -> None:
         """Handle any frame except a whole text message."""
         kind = frame.msg_type
-        if self._farewell is not None:
+        backlog = self._backlog
+        if backlog is not None and backlog.farewell is not None:
             return  # the client has closed: RFC 6455 section 5.5.1
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._refuse(CloseCode.PROTOCOL_ERROR, "reserved bits without an extension")  # RFC 6455 section 5.2
@@ -485,18 +487,16 @@ class ClientConnection(WSListener):
         elif kind is _TEXT or kind is _CONTINUATION or kind is _BINARY:
             self._fragment(frame, now)
         else:
-            waits = self._spent(frame, now)
-            pong = b""
+            waits, payload, pong = self._spent(frame, now), frame.get_payload_as_bytes(), b""
             if kind is _PING:
-                if waits:
-                    self._ping = frame.get_payload_as_bytes()  # only the last one: RFC 6455 section 5.5.3
+                if waits and self._backlog is not None:
+                    self._backlog.ping = payload
                 else:
-                    self._pong(transport, frame.get_payload_as_bytes())
+                    self._pong(transport, payload)
             elif not self._backlog:  # what came before is handled
-                pong = frame.get_payload_as_bytes()
-            elif frame.payload_size:
-                # The hub has one ping under way for each limit. A client may make up more.
-                self._pongs = (*self._pongs, (len(self._backlog), frame.get_payload_as_bytes()))[-MAX_PINGS:]
+                pong = payload
+            elif payload:
+                self._backlog.add_pong(payload)
             self._heard(now, pong)
 
     def _pong(self, transport: WSTransport, payload: bytes) -> None:
@@ -535,7 +535,7 @@ class ClientConnection(WSListener):
         if self._backlog is None:
             self._close_with_client(transport, code)
         else:
-            self._farewell = code  # after what the client has said before
+            self._backlog.farewell = code  # after what the client has said before
 
     def _close_with_client(self, transport: WSTransport, code: int) -> None:
         self._closing = True
