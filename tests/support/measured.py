@@ -32,7 +32,7 @@ MEASURED = (
 )
 # Of those, tests of thousands of sessions: measured they take three times as long, and of the hub's statements they add
 # 0.3 %.
-LARGE = ("hub/test_thousand_sessions.py",)
+LARGE = ("hub/test_thousand_sessions.py", "hub/test_many_ends.py")
 
 
 def is_measured(test: Path) -> bool:
