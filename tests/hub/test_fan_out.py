@@ -63,6 +63,25 @@ def test_many_users_that_end_together_are_told_of_in_parts_too() -> None:
     assert told == ended == WATCHERS
 
 
+def test_who_watches_many_that_come_at_once_is_told_of_several_together() -> None:
+    """An outage is over, and all who come back have each other as contacts."""
+    world = World()
+    names = [f"user{number}" for number in range(20)]
+    watchers = watched(world, WATCHERS, names)
+    world.hub_waits = True
+    for name in names:
+        world.client(name)
+    told_before, before = told(watchers), sum(watcher.pieces for watcher in watchers)
+    while world.hub.work(world.now) == 0.0:
+        pass
+    for watcher in watchers:
+        news = watcher.take()
+        assert sorted(message["userId"] for message in news) == sorted(names)
+        assert all(message["online"] for message in news)
+    pieces = sum(watcher.pieces for watcher in watchers) - before
+    assert pieces < (20 * WATCHERS - told_before) / 4
+
+
 def test_those_not_told_yet_are_told_the_last_state_once() -> None:
     world = World()
     watchers = watched(world)

@@ -193,6 +193,10 @@ class Client:
         self.closed: tuple[int, str] | None = None
         self.registered: dict[str, Any] | None = None
         self.host = host
+        self.corked: list[bytearray] | None = None
+        self.most_corked = 100
+        self.pieces = 0
+        """How often something was sent."""
         self.identity = identity_of("")
         self.session: Session = world.hub.connected(
             self,
@@ -205,16 +209,31 @@ class Client:
 
     def write(self, kind: int, frame: bytearray, headroom: int) -> None:
         assert (kind, headroom) == (TEXT, HEADROOM)
-        self.send_frame(frame)
+        if self.corked is None:
+            self.pieces += 1
+            self.send_frame(frame)
+        else:
+            self.corked.append(frame.copy())
+            if len(self.corked) >= self.most_corked:
+                self._flush()
 
     def send_frame(self, frame: bytearray) -> None:
         self.inbox.append(json.loads(frame[HEADROOM:]))
 
     def cork(self) -> None:
-        pass
+        if self.corked is None:
+            self.corked = []
 
     def uncork(self) -> None:
-        pass
+        self._flush()
+        self.corked = None
+
+    def _flush(self) -> None:
+        if self.corked:
+            self.pieces += 1
+            frames, self.corked = self.corked, []
+            for frame in frames:
+                self.send_frame(frame)
 
     def ping(self, payload: bytes = b"") -> None:
         self.pings += 1
@@ -230,6 +249,7 @@ class Client:
 
     def close(self, code: int, reason: str) -> None:
         assert self.closed is None, "closed twice"
+        self.uncork()
         self.closed = (code, reason)
 
     # What a test calls

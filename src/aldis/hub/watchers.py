@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from math import inf
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 from msgspec import UNSET
 
@@ -39,6 +39,9 @@ MOST_AT_ONCE: Final = 64
 # Watchers of one name that are told in one go, while others wait. So a user with few of them does not stand behind
 # hundreds of users with thousands.
 OF_ONE_NAME: Final = 16
+# Names of which a watcher is told together, when their watchers wait to be told anyway: many users have come or gone at
+# once. Each message is cheap; what costs is that a client is sent anything at all.
+NAMES_AT_ONCE: Final = 8
 # So many bytes of a presence count as one watcher more. With 16 devices and their sealing keys it has 44 KB, which take
 # ten times as long to send, with TLS, as a small one.
 BYTES_AT_ONCE: Final = 4096
@@ -46,6 +49,9 @@ BYTES_AT_ONCE: Final = 4096
 
 # Devices of contacts that are looked at, to find who may see a user, for one unit of a client's rate.
 DEVICES_PER_UNIT: Final = 100
+
+Frames: TypeAlias = dict[tuple[Dialect, bool], bytearray]
+"""The presence of a user, encoded: by the dialect of who is told, and whether it may see the user."""
 
 
 def _cost(frame: bytearray) -> int:
@@ -289,15 +295,17 @@ class Watchers:
             self._begin(user_id, watchers)
 
     def _tell_some(self) -> None:
-        room = MOST_AT_ONCE
+        room, frames = MOST_AT_ONCE, dict[str, Frames]()
         while self.owed and room > 0:
-            user_id, targets = next(iter(self.owed.items()))
-            room -= self._tell_from(targets, user_id, room if len(self.owed) == 1 else min(room, OF_ONE_NAME))
-            del self.owed[user_id]
-            if targets:
-                self.owed[user_id] = targets  # behind the others
-            else:
-                self.windows.told(user_id, self.now + self._settings.presence_interval)
+            names = tuple(islice(self.owed, NAMES_AT_ONCE))
+            room -= self._tell_of(names, frames, room if len(self.owed) == 1 else min(room, OF_ONE_NAME))
+            first = names[0]
+            for user_id in names:
+                if not self.owed[user_id]:
+                    del self.owed[user_id]
+                    self.windows.told(user_id, self.now + self._settings.presence_interval)
+            if first in self.owed:
+                self.owed[first] = self.owed.pop(first)  # behind the others
 
     def tell_all(self) -> None:
         """Tell all that are still to be told, at once and without regard to windows: no more will be told."""
@@ -321,22 +329,38 @@ class Watchers:
             self._tell(session, user_id, {})
             self._told(user_id, (session,))
 
-    def _tell_from(self, targets: set[Watcher], user_id: str, most: int) -> int:
-        """Tell some of these, which are taken out, until that has cost `most`. Returns what it has cost."""
-        told: list[Session] = []
-        frames: dict[tuple[Dialect, bool], bytearray] = {}
-        spent = 0
+    def _tell_of(self, names: tuple[str, ...], frames: dict[str, Frames], most: int) -> int:
+        """Tell some that are owed the first of these names, until that has cost `most`, and each of them what it is
+        owed of the others, too: that goes together. Returns what it has cost. `frames`: what was told in this turn."""
+        told: dict[str, list[Session]] = {user_id: [] for user_id in names}
+        first, *others = names
+        targets, spent = self.owed[first], 0
         while targets and spent < most:
-            session = _hears(targets.pop(), user_id)
-            if session is None:
-                spent += 1
-            else:
-                told.append(session)
-                spent += self._tell(session, user_id, frames)
-        self._told(user_id, told)
+            watcher = targets.pop()
+            due = [user_id for user_id in others if watcher in self.owed[user_id]]
+            if not due or watcher.session is None:
+                spent += self._tell_watcher(watcher, first, frames, told)
+                continue
+            with self._outgoing.together(watcher.session):
+                spent += self._tell_watcher(watcher, first, frames, told)
+                for user_id in due:
+                    if spent < most:
+                        self.owed[user_id].remove(watcher)
+                        spent += self._tell_watcher(watcher, user_id, frames, told)
+        for user_id, sessions in told.items():
+            self._told(user_id, sessions)
         return max(spent, 1)
 
-    def _tell(self, watcher: Session, user_id: str, frames: dict[tuple[Dialect, bool], bytearray]) -> int:
+    def _tell_watcher(
+        self, watcher: Watcher, user_id: str, frames: dict[str, Frames], told: dict[str, list[Session]]
+    ) -> int:
+        session = _hears(watcher, user_id)
+        if session is None:
+            return 1
+        told[user_id].append(session)
+        return self._tell(session, user_id, frames.setdefault(user_id, {}))
+
+    def _tell(self, watcher: Session, user_id: str, frames: Frames) -> int:
         """Tell one, now or when it reads; `frames`: what was told others. Returns what it has cost."""
         if watcher.connection is None or watcher.connection.full:
             if watcher.untold is None:
