@@ -7,8 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aldis.hub.sessions import Watcher as HubWatcher
 from aldis.hub.watchers import MOST_AT_ONCE
-from aldis.hub.windows import PresenceWindows
+from aldis.hub.windows import Audience, PresenceWindows
+from aldis.protocol.privacy import Privacy
 from support.hub_world import Client, World
 
 INTERVAL = 0.25
@@ -202,6 +204,53 @@ def test_windows_of_names_that_nobody_watches_any_more_are_forgotten() -> None:
     assert not windows.changed
 
 
+def open_window(windows: PresenceWindows, audience: Audience) -> None:
+    """Of alice, whose watchers have been told that she is offline."""
+    assert windows.change_for_all("alice", None, None, audience)
+    windows.telling("alice", ())
+    windows.told("alice", 1.0)
+
+
+def two_watchers() -> tuple[HubWatcher, HubWatcher]:
+    world = World()
+    return HubWatcher(world.client("one").session), HubWatcher(world.client("two").session)
+
+
+def test_who_could_see_a_user_at_any_time_of_a_window_is_told_at_its_end() -> None:
+    """With a cluster, the privacy may be another one when a user comes back within the window."""
+    one, two = two_watchers()
+    hidden = Privacy(presence="hidden")
+    seeing = {None: {one, two}, hidden: {two}}
+    windows = PresenceWindows()
+    open_window(windows, seeing.__getitem__)
+    assert not windows.change_for_all("alice", None, None, seeing.__getitem__)
+    assert not windows.change_for_all("alice", hidden, None, seeing.__getitem__)
+    assert windows.close("alice", (("main", "s", "key", None),), seeing.__getitem__) == {one, two}
+
+
+def test_who_sees_a_user_that_comes_and_goes_is_found_once_and_not_at_all_if_nothing_has_changed() -> None:
+    looks: list[Privacy | None] = []
+    one, two = two_watchers()
+
+    def audience(privacy: Privacy | None) -> set[HubWatcher]:
+        looks.append(privacy)
+        return {one, two}
+
+    for state, found in [((), set()), ((("main", "s", "key", None),), {two})]:
+        windows = PresenceWindows()
+        open_window(windows, audience)
+        for _ in range(100):
+            assert not windows.change_for_all("alice", None, None, audience)
+        assert windows.waits("alice", one, sees=True)
+        assert not windows.waits("alice", one, sees=False)
+        if state:
+            windows.heard("alice", [one])  # with a message
+            assert not windows.waits("alice", one, sees=True)
+        assert looks == []
+        assert windows.close("alice", state, audience) == found
+        assert looks == [None] * bool(state)
+
+
 # --- a model: any changes, any watchers, any time -------------------------------------------------------------------
 
 NAMES = ("alice", "bob")
@@ -211,7 +260,32 @@ ACTIONS = st.one_of(
     st.tuples(st.sampled_from(["watch", "unwatch"]), st.integers(0, 2), st.sampled_from(NAMES)),
     st.tuples(st.sampled_from(["lose", "stop reading", "read on"]), st.integers(0, 2), st.none()),
     st.tuples(st.just("pass"), st.sampled_from([0.01, 0.1, 0.24, 0.25, 0.3]), st.none()),
+    st.tuples(st.just("show"), st.sampled_from(NAMES), st.sampled_from(["public", "contacts", "hidden"])),
+    st.tuples(
+        st.sampled_from(["addContacts", "removeContacts", "block", "unblock"]),
+        st.sampled_from(NAMES),
+        st.integers(0, 2),
+    ),
+    st.tuples(st.just("say"), st.sampled_from(NAMES), st.integers(0, 2)),
 )
+
+
+class Shown:
+    """To whom a user shows itself."""
+
+    def __init__(self) -> None:
+        self.presence = "public"
+        self.contacts: set[int] = set()
+        self.blocked: set[int] = set()
+
+    def change(self, what: str, watcher: int) -> None:
+        names = self.contacts if what.endswith("Contacts") else self.blocked
+        (names.add if what in ("addContacts", "block") else names.discard)(watcher)
+
+    def to(self, watcher: int) -> bool:
+        if watcher in self.blocked:
+            return False
+        return self.presence == "public" or (self.presence == "contacts" and watcher in self.contacts)
 
 
 class Watcher:
@@ -244,6 +318,13 @@ def test_every_watcher_ends_with_the_truth_and_never_hears_two_within_the_interv
     world = World(presence_interval=INTERVAL)
     watchers = [Watcher(world, number) for number in range(3)]
     sessions: dict[tuple[str, str], Client] = {}
+    shown = {name: Shown() for name in NAMES}
+
+    def devices_of(name: str) -> list[str]:
+        return [session.device for session in world.hub.sessions(name)]
+
+    def session_of(name: str) -> Client | None:
+        return next((client for (user_id, _), client in sessions.items() if user_id == name), None)
 
     def pass_time(seconds: float) -> None:
         for _ in range(round(seconds / 0.01)):
@@ -280,6 +361,19 @@ def test_every_watcher_ends_with_the_truth_and_never_hears_two_within_the_interv
                 watchers[one].hear(asked=True)
             case "pass":
                 pass_time(one)
+            case "show" if client := session_of(one):
+                client.send(type="privacy", presence=other)
+                shown[one].presence = other
+            case "addContacts" | "removeContacts" | "block" | "unblock" if client := session_of(one):
+                client.send(type="privacy", **{what: [f"watcher{other}"]})
+                shown[one].change(what, other)
+            case "say" if client := session_of(one):
+                client.send(type="bye", to=f"watcher{other}")
+                heard = [message["type"] for message in watchers[other].client.inbox]
+                assert "presence" not in heard[1:], "of no other user"
+                watchers[other].hear(asked=True)
+                if other not in shown[one].blocked and one in watchers[other].watches and heard:
+                    assert not shown[one].to(other) or watchers[other].heard[one] == devices_of(one)
         all_hear()
     for watcher in watchers:
         watcher.client.full = False
@@ -289,5 +383,4 @@ def test_every_watcher_ends_with_the_truth_and_never_hears_two_within_the_interv
     assert len(world.hub._watchers.windows) == 0
     for watcher in watchers:
         for name in watcher.watches:
-            devices = [session.device for session in world.hub.sessions(name)]
-            assert watcher.heard[name] == devices
+            assert watcher.heard[name] == (devices_of(name) if shown[name].to(watchers.index(watcher)) else [])

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from math import inf
 from typing import Final, TypeAlias, cast
@@ -32,7 +33,7 @@ from aldis.hub.sessions import Session, WatchEnd, Watcher, WatchRequest
 from aldis.hub.settings import HubSettings
 from aldis.hub.watches import NewWatch, Watches, no_place
 from aldis.hub.windows import PresenceWindows
-from aldis.protocol.privacy import CONTACTS, PUBLIC
+from aldis.protocol.privacy import CONTACTS, PUBLIC, Privacy
 
 # Watchers that are told in one go; it takes less than a millisecond.
 MOST_AT_ONCE: Final = 64
@@ -49,6 +50,8 @@ BYTES_AT_ONCE: Final = 4096
 
 # Devices of contacts that are looked at, to find who may see a user, for one unit of a client's rate.
 DEVICES_PER_UNIT: Final = 100
+# The same, in one go, where windows end.
+DEVICES_AT_ONCE: Final = 1000
 
 Frames: TypeAlias = dict[tuple[Dialect, bool], bytearray]
 """The presence of a user, encoded: by the dialect of who is told, and whether it may see the user."""
@@ -198,14 +201,15 @@ class Watchers:
             while self._changed:
                 user_id, privacy = self._changed.popleft()
                 if user_id in self._table:
-                    self._change(user_id, self.audience(user_id, privacy), undoable=True)
+                    self._change(user_id, None if privacy is None else privacy.settings)
         finally:
             self._holding = False
         self._tell_soon(behind=behind)
 
-    def _change(self, user_id: str, watchers: set[Watcher], *, undoable: bool) -> None:
-        if self.windows.change(user_id, watchers, self.owed.get(user_id), undoable=undoable):
-            self._begin(user_id, watchers)
+    def _change(self, user_id: str, privacy: Privacy | None) -> None:
+        audience = partial(self._audience, user_id)
+        if self.windows.change_for_all(user_id, privacy, self.owed.get(user_id), audience):
+            self._begin(user_id, audience(privacy))
 
     def _begin(self, user_id: str, watchers: set[Watcher]) -> None:
         """Have some watchers of a name told, and open its next window."""
@@ -226,13 +230,15 @@ class Watchers:
     def audience(self, user_id: str, privacy: UserPrivacy | None) -> set[Watcher]:
         """The watchers of a user that may see it. The time that it takes depends on the lists of names, and not on the
         number of watchers."""
+        return self._audience(user_id, None if privacy is None else privacy.settings)
+
+    def _audience(self, user_id: str, privacy: Privacy | None) -> set[Watcher]:
         watchers = self._table.of(user_id)
         if not watchers or privacy is None:
             return set(watchers)
-        settings = privacy.settings
-        if settings.presence == PUBLIC:
-            return set(watchers).difference(one.watcher for one in self._sessions(settings.blocked))
-        names = settings.contacts - settings.blocked if settings.presence == CONTACTS else frozenset[str]()
+        if privacy.presence == PUBLIC:
+            return set(watchers).difference(one.watcher for one in self._sessions(privacy.blocked))
+        names = privacy.contacts - privacy.blocked if privacy.presence == CONTACTS else frozenset[str]()
         # As `privacy.shows_to` says, which is not asked for each: a thousand contacts may have 16 devices each.
         seeing = {one.watcher for one in self._sessions(names) if one.dialect.proves}
         seeing.update(one.watcher for one in self._presence.devices(user_id))
@@ -256,7 +262,8 @@ class Watchers:
     def tell_some(self, user_id: str, watchers: set[Watcher]) -> None:
         """Tell some watchers of a user what they may see of it now."""
         behind = bool(self.owed)
-        self._change(user_id, watchers, undoable=False)
+        if self.windows.change(user_id, watchers, self.owed.get(user_id)):
+            self._begin(user_id, watchers)
         self._tell_soon(behind=behind)
 
     # --- what was put off -------------------------------------------------------------------------------------------
@@ -274,8 +281,14 @@ class Watchers:
         return None if end == inf else max(end - self.now, 0.0)
 
     def _tell_more(self) -> bool:
-        for user_id in self.windows.due(self.now, MOST_AT_ONCE):
-            self._end_window(user_id)
+        before = self._looked_at
+        for _ in range(MOST_AT_ONCE):
+            ended = self.windows.due(self.now, 1)
+            if not ended:
+                break
+            self._end_window(ended[0])
+            if self._looked_at - before > DEVICES_AT_ONCE:
+                return True
         if not self.owed:
             return False
         self._tell_some()
@@ -290,7 +303,7 @@ class Watchers:
         return True
 
     def _end_window(self, user_id: str) -> None:
-        watchers = self.windows.close(user_id, self._presence.state(user_id))
+        watchers = self.windows.close(user_id, self._presence.state(user_id), partial(self._audience, user_id))
         if watchers:
             self._begin(user_id, watchers)
 
@@ -323,7 +336,7 @@ class Watchers:
             return
         if targets is not None and watcher in targets:
             targets.remove(watcher)
-        elif not self.windows.waits(user_id, watcher):
+        elif not self.windows.waits(user_id, watcher, sees=self._presence.shows(user_id, session)):
             return
         if _hears(watcher, user_id) is not None:
             self._tell(session, user_id, {})

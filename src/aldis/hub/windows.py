@@ -19,28 +19,35 @@ a presence is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from math import inf
-from typing import Final
+from typing import Final, TypeAlias
 
 from aldis.hub.presence import PresenceState, hides_a_restart
 from aldis.hub.sessions import Watcher
+from aldis.protocol.privacy import Privacy
+
+Audience: TypeAlias = Callable[[Privacy | None], set[Watcher]]
+"""Finds the watchers of a user that may see it with this privacy."""
 
 
 class _Window:
     """One name that has changed lately.
 
     `told`: the state that all watchers have been told; None when it is not the same for all. `later`: the watchers to
-    tell at the end of the window. `again`: those to tell the same again then.
+    tell at the end of the window. `again`: those to tell the same again then. `all_but`: tell all that may see the user
+    with this `privacy`, but these; None: no more than `later`.
     """
 
-    __slots__ = ("again", "later", "told")
+    __slots__ = ("again", "all_but", "later", "privacy", "told")
 
     def __init__(self) -> None:
         self.told: PresenceState | None = None
         self.later: set[Watcher] = set()
         self.again: set[Watcher] | None = None
+        self.all_but: set[Watcher] | None = None
+        self.privacy: Privacy | None = None
 
 
 class PresenceWindows:
@@ -59,29 +66,49 @@ class PresenceWindows:
         """The number of open windows."""
         return len(self._windows)
 
-    def change(
-        self, name: str, watchers: AbstractSet[Watcher], telling: AbstractSet[Watcher] | None, *, undoable: bool
-    ) -> bool:
+    def change(self, name: str, watchers: AbstractSet[Watcher], telling: AbstractSet[Watcher] | None) -> bool:
         """A name has changed for these watchers. True: tell them now. False: they are told at the end of the window.
 
         `telling`: the watchers that are still to be told of an earlier change, if they are being told; they hear of
-        this one with it. `undoable`: watchers need not hear of it if the state is the same again in the end.
+        this one with it.
         """
+        window = self._open(name)
+        if window is None:
+            return True
+        window.later |= watchers if telling is None else watchers - telling
+        window.told = None
+        return False
+
+    def change_for_all(
+        self, name: str, privacy: Privacy | None, telling: AbstractSet[Watcher] | None, audience: Audience
+    ) -> bool:
+        """Like `change`, for all that may see the user with this privacy, who need not hear of it if the state is the
+        same again in the end. They are looked for then: there may be thousands, and the user may come and go on and on.
+        """
+        window = self._open(name)
+        if window is None:
+            return True
+        if window.all_but is not None and window.privacy != privacy:
+            window.later |= audience(window.privacy) - window.all_but
+        window.privacy, window.all_but = privacy, set(telling or ())
+        if telling is not None:
+            window.told = None
+        return False
+
+    def _open(self, name: str) -> _Window | None:
+        """The window of a name that changes; None when there was none, and now is."""
         window = self._windows.get(name)
         if window is None:
             self._windows[name] = _Window()
-            return True
-        window.later |= watchers if telling is None else watchers - telling
-        if telling is not None or not undoable:
-            window.told = None
+            return None
         self.changed.add(name)
         self.folded += 1
-        return False
+        return window
 
     def telling(self, name: str, state: PresenceState) -> None:
         """The watchers of a name are about to be told this state."""
         window = self._windows[name]
-        window.told, window.later = state, set()
+        window.told, window.later, window.all_but = state, set(), None
         self.changed.discard(name)
 
     def told(self, name: str, until: float) -> None:
@@ -98,10 +125,15 @@ class PresenceWindows:
         window = self._windows[name]
         window.told = None
         window.later.difference_update(watchers)
+        if window.all_but is not None:
+            window.all_but.update(watchers)
 
-    def waits(self, name: str, watcher: Watcher) -> bool:
-        """Whether a watcher is to be told of a name at the end of its window."""
-        return name in self.changed and watcher in self._windows[name].later
+    def waits(self, name: str, watcher: Watcher, *, sees: bool) -> bool:
+        """Whether a watcher, which sees the user now or not, is to be told of a name at the end of its window."""
+        if name not in self.changed:
+            return False
+        window = self._windows[name]
+        return watcher in window.later or (sees and window.all_but is not None and watcher not in window.all_but)
 
     def due(self, now: float, most: float = inf) -> list[str]:
         """The names whose window has ended, `most` at most. Call `close` for each."""
@@ -110,14 +142,17 @@ class PresenceWindows:
             names.append(self._ends.popleft()[1])
         return names
 
-    def close(self, name: str, state: PresenceState) -> set[Watcher]:
+    def close(self, name: str, state: PresenceState, audience: Audience) -> set[Watcher]:
         """A window has ended. Return the watchers to tell now that the name has this state; then call `telling`.
         Without any, the window is gone."""
         window = self._windows[name]
-        if window.later and (window.told is None or window.told != state):
-            if window.told is not None and hides_a_restart(window.told, state):
-                window.again = set(window.later)
-            return window.later
+        if window.told is None or window.told != state:
+            if window.all_but is not None:
+                window.later |= audience(window.privacy) - window.all_but
+            if window.later:
+                if window.told is not None and hides_a_restart(window.told, state):
+                    window.again = set(window.later)
+                return window.later
         del self._windows[name]
         self.changed.discard(name)
         return set()
