@@ -336,7 +336,9 @@ class Watchers:
             return
         if targets is not None and watcher in targets:
             targets.remove(watcher)
-        elif not self.windows.waits(user_id, watcher, sees=self._presence.shows(user_id, session)):
+        elif user_id not in self.windows.changed or not self.windows.waits(
+            user_id, watcher, sees=self._presence.shows(user_id, session)
+        ):
             return
         if _hears(watcher, user_id) is not None:
             self._tell(session, user_id, {})

@@ -129,9 +129,8 @@ class PresenceWindows:
             window.all_but.update(watchers)
 
     def waits(self, name: str, watcher: Watcher, *, sees: bool) -> bool:
-        """Whether a watcher, which sees the user now or not, is to be told of a name at the end of its window."""
-        if name not in self.changed:
-            return False
+        """Whether a watcher, which sees the user now or not, is to be told of a name in `changed` at the end of its
+        window."""
         window = self._windows[name]
         return watcher in window.later or (sees and window.all_but is not None and watcher not in window.all_but)
 

@@ -1,8 +1,8 @@
 """WebSocket frames: join the fragments of a message, and read a CLOSE frame (RFC 6455 sections 5.4 and 5.5).
 
 Server and client share this module, and get frames from the WebSocket library. What a server sends together it frames
-by itself. It returns a message only when it is
-whole, within the limit, and text in UTF-8. Pure: it knows opcodes and bytes, no library.
+by itself. A message is returned only when it is whole, within the limit, and text in UTF-8. Pure: it knows opcodes and
+bytes, no library.
 """
 
 from __future__ import annotations
