@@ -80,7 +80,7 @@ def test_contacts_are_looked_through_once_when_a_device_of_their_user_changes(mo
     alice, bob = cluster.worlds[1].client("alice"), with_contacts(cluster, 0, "bob")
     alice.send(type="watch", userIds=["bob"])
     cluster.settle()
-    audiences = counted(monkeypatch, Watchers, "_audience")
+    audiences = counted(monkeypatch, Watchers, "audience")
     publish(bob, "bob", b"another key")
     cluster.settle()
     assert len(audiences) == 1, "for those who are told"

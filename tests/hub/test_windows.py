@@ -14,6 +14,7 @@ from aldis.protocol.privacy import Privacy
 from support.hub_world import Client, World
 
 INTERVAL = 0.25
+PUBLIC = Privacy()
 STEP = 0.05
 
 
@@ -206,7 +207,7 @@ def test_windows_of_names_that_nobody_watches_any_more_are_forgotten() -> None:
 
 def open_window(windows: PresenceWindows, audience: Audience) -> None:
     """Of alice, whose watchers have been told that she is offline."""
-    assert windows.change_for_all("alice", None, None, audience)
+    assert windows.change_for_all("alice", PUBLIC, None, audience)
     windows.telling("alice", ())
     windows.told("alice", 1.0)
 
@@ -220,19 +221,19 @@ def test_who_could_see_a_user_at_any_time_of_a_window_is_told_at_its_end() -> No
     """With a cluster, the privacy may be another one when a user comes back within the window."""
     one, two = two_watchers()
     hidden = Privacy(presence="hidden")
-    seeing = {None: {one, two}, hidden: {two}}
+    seeing = {PUBLIC: {one, two}, hidden: {two}}
     windows = PresenceWindows()
     open_window(windows, seeing.__getitem__)
-    assert not windows.change_for_all("alice", None, None, seeing.__getitem__)
+    assert not windows.change_for_all("alice", PUBLIC, None, seeing.__getitem__)
     assert not windows.change_for_all("alice", hidden, None, seeing.__getitem__)
     assert windows.close("alice", (("main", "s", "key", None),), seeing.__getitem__) == {one, two}
 
 
 def test_who_sees_a_user_that_comes_and_goes_is_found_once_and_not_at_all_if_nothing_has_changed() -> None:
-    looks: list[Privacy | None] = []
+    looks: list[Privacy] = []
     one, two = two_watchers()
 
-    def audience(privacy: Privacy | None) -> set[HubWatcher]:
+    def audience(privacy: Privacy) -> set[HubWatcher]:
         looks.append(privacy)
         return {one, two}
 
@@ -240,7 +241,7 @@ def test_who_sees_a_user_that_comes_and_goes_is_found_once_and_not_at_all_if_not
         windows = PresenceWindows()
         open_window(windows, audience)
         for _ in range(100):
-            assert not windows.change_for_all("alice", None, None, audience)
+            assert not windows.change_for_all("alice", PUBLIC, None, audience)
         assert windows.waits("alice", one, sees=True)
         assert not windows.waits("alice", one, sees=False)
         if state:
@@ -248,7 +249,7 @@ def test_who_sees_a_user_that_comes_and_goes_is_found_once_and_not_at_all_if_not
             assert not windows.waits("alice", one, sees=True)
         assert looks == []
         assert windows.close("alice", state, audience) == found
-        assert looks == [None] * bool(state)
+        assert looks == [PUBLIC] * bool(state)
 
 
 # --- a model: any changes, any watchers, any time -------------------------------------------------------------------

@@ -33,7 +33,7 @@ from aldis.hub.dialects import CLASSIC, V1
 from aldis.hub.lookups import Answer, PendingLookups
 from aldis.hub.networks import customer_of, group_of
 from aldis.hub.presence import Presence
-from aldis.hub.privacy import UserPrivacy
+from aldis.hub.privacy import UserPrivacy, settings_of
 from aldis.hub.privacy_policies import PrivacyPolicies
 from aldis.hub.remote_users import RemoteUsers
 from aldis.hub.router import LocalRouter
@@ -45,7 +45,7 @@ from aldis.hub.watchers import Watchers
 from aldis.protocol import messages as m
 from aldis.protocol.addresses import split
 from aldis.protocol.codec import UNREADABLE
-from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
+from aldis.protocol.privacy import Privacy
 
 # Seconds beyond the resume window, in which a message may wait for a recipient that has lost its connection.
 ANSWER_SECONDS: Final = 10.0
@@ -263,10 +263,10 @@ class ClusterRouter:
         if not (was and self._remote.devices(user_id)):
             if changed:
                 watchers.announce_to(user_id, looked if was else shown)
-        elif _settings(looked) != _settings(shown):
+        elif (before := settings_of(looked)) != (now := settings_of(shown)):
             # Not asked each time: with a thousand contacts it takes longer than all the rest.
-            see = watchers.audience(user_id, shown)
-            told = watchers.audience(user_id, looked) ^ see
+            see = watchers.audience(user_id, now)
+            told = watchers.audience(user_id, before) ^ see
             if changed:
                 told |= see
             if told:
@@ -490,10 +490,6 @@ def device_of(session: Session, node: str) -> RemoteDevice:
 def _shown(devices: tuple[RemoteDevice, ...]) -> list[tuple[object, ...]]:
     """What clients are told of devices, and what tells a restart: a resumed session has another entry, but its id."""
     return [(each.device, each.session or each.entry, each.key, each.seal_key) for each in devices]
-
-
-def _settings(privacy: UserPrivacy | None) -> Privacy:
-    return DEFAULT_PRIVACY if privacy is None else privacy.settings
 
 
 def _replaces(device: RemoteDevice, session: Session) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from aldis.protocol.privacy import CONTACTS, PUBLIC, Privacy
+from aldis.protocol.privacy import CONTACTS, DEFAULT_PRIVACY, PUBLIC, Privacy
 
 # A call has its answer within 10 s, and its candidates within some more. Each message of the caller starts this anew.
 ANSWER_SECONDS: Final = 120.0
@@ -68,3 +68,8 @@ class UserPrivacy:
         self._called.move_to_end(name)
         if len(self._called) > MOST_CALLED:
             self._called.popitem(last=False)
+
+
+def settings_of(privacy: UserPrivacy | None) -> Privacy:
+    """The settings of a user that is online; None has the default."""
+    return DEFAULT_PRIVACY if privacy is None else privacy.settings

@@ -23,7 +23,7 @@ from aldis.hub.name_queue import NameAccess
 from aldis.hub.outcomes import DONE, PENDING, RequestOutcome, RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
-from aldis.hub.privacy import UserPrivacy
+from aldis.hub.privacy import UserPrivacy, settings_of
 from aldis.hub.sessions import Session
 from aldis.hub.settings import HubSettings
 from aldis.hub.use import texts_bytes
@@ -74,8 +74,7 @@ class PrivacyPolicies:
 
     def of(self, user_id: str) -> Privacy:
         """The privacy of a user that is online."""
-        found = self._presence.privacies.get(user_id)
-        return DEFAULT_PRIVACY if found is None else found.settings
+        return settings_of(self._presence.privacies.get(user_id))
 
     def cost_of_telling(self, user_id: str) -> int:
         """What it costs to tell somebody the whole privacy of a user, in units of a client's rate."""
@@ -134,7 +133,7 @@ class PrivacyPolicies:
         privacies, sessions = self._presence.privacies, self._presence.devices(user_id)
         found = privacies.get(user_id)
         # Not of a user that comes: its session is announced. To find who sees it may take half a millisecond.
-        before = self._watchers.audience(user_id, found) if sessions else None
+        before = self._watchers.audience(user_id, settings_of(found)) if sessions else None
         size = size_of(privacy)
         self.bytes += size - self._size(user_id)
         if privacy == DEFAULT_PRIVACY:
@@ -148,7 +147,7 @@ class PrivacyPolicies:
             found.bytes = size
         for session in sessions:
             session.privacy = found
-        told = set() if before is None else before ^ self._watchers.audience(user_id, found)
+        told = set() if before is None else before ^ self._watchers.audience(user_id, privacy)
         if told:
             self._watchers.tell_some(user_id, told)
         self._tell_changes([session for session in sessions if session is not besides])

@@ -13,7 +13,7 @@ It does not know the state of a user: it asks for the presence when it has to se
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -28,7 +28,7 @@ from aldis.hub.later_turns import Part
 from aldis.hub.outcomes import RequestRefused
 from aldis.hub.outgoing import Outgoing
 from aldis.hub.presence import Presence
-from aldis.hub.privacy import UserPrivacy
+from aldis.hub.privacy import UserPrivacy, settings_of
 from aldis.hub.sessions import Session, WatchEnd, Watcher, WatchRequest
 from aldis.hub.settings import HubSettings
 from aldis.hub.watches import NewWatch, Watches, no_place
@@ -201,13 +201,13 @@ class Watchers:
             while self._changed:
                 user_id, privacy = self._changed.popleft()
                 if user_id in self._table:
-                    self._change(user_id, None if privacy is None else privacy.settings)
+                    self._change(user_id, settings_of(privacy))
         finally:
             self._holding = False
         self._tell_soon(behind=behind)
 
-    def _change(self, user_id: str, privacy: Privacy | None) -> None:
-        audience = partial(self._audience, user_id)
+    def _change(self, user_id: str, privacy: Privacy) -> None:
+        audience = partial(self.audience, user_id)
         if self.windows.change_for_all(user_id, privacy, self.owed.get(user_id), audience):
             self._begin(user_id, audience(privacy))
 
@@ -227,15 +227,12 @@ class Watchers:
         elif self.windows.next_end() < before:
             self._wake(self.windows.next_end() - self.now)
 
-    def audience(self, user_id: str, privacy: UserPrivacy | None) -> set[Watcher]:
+    def audience(self, user_id: str, privacy: Privacy) -> set[Watcher]:
         """The watchers of a user that may see it. The time that it takes depends on the lists of names, and not on the
         number of watchers."""
-        return self._audience(user_id, None if privacy is None else privacy.settings)
-
-    def _audience(self, user_id: str, privacy: Privacy | None) -> set[Watcher]:
         watchers = self._table.of(user_id)
-        if not watchers or privacy is None:
-            return set(watchers)
+        if not watchers:
+            return set()
         if privacy.presence == PUBLIC:
             return set(watchers).difference(one.watcher for one in self._sessions(privacy.blocked))
         names = privacy.contacts - privacy.blocked if privacy.presence == CONTACTS else frozenset[str]()
@@ -282,11 +279,8 @@ class Watchers:
 
     def _tell_more(self) -> bool:
         before = self._looked_at
-        for _ in range(MOST_AT_ONCE):
-            ended = self.windows.due(self.now, 1)
-            if not ended:
-                break
-            self._end_window(ended[0])
+        for user_id in islice(self.windows.due(self.now), MOST_AT_ONCE):
+            self._end_window(user_id)
             if self._looked_at - before > DEVICES_AT_ONCE:
                 return True
         if not self.owed:
@@ -303,12 +297,12 @@ class Watchers:
         return True
 
     def _end_window(self, user_id: str) -> None:
-        watchers = self.windows.close(user_id, self._presence.state(user_id), partial(self._audience, user_id))
+        watchers = self.windows.close(user_id, self._presence.state(user_id), partial(self.audience, user_id))
         if watchers:
             self._begin(user_id, watchers)
 
     def _tell_some(self) -> None:
-        room, frames = MOST_AT_ONCE, dict[str, Frames]()
+        room, frames = MOST_AT_ONCE, defaultdict[str, Frames](dict)
         while self.owed and room > 0:
             names = tuple(islice(self.owed, NAMES_AT_ONCE))
             room -= self._tell_of(names, frames, room if len(self.owed) == 1 else min(room, OF_ONE_NAME))
@@ -344,10 +338,10 @@ class Watchers:
             self._tell(session, user_id, {})
             self._told(user_id, (session,))
 
-    def _tell_of(self, names: tuple[str, ...], frames: dict[str, Frames], most: int) -> int:
+    def _tell_of(self, names: tuple[str, ...], frames: defaultdict[str, Frames], most: int) -> int:
         """Tell some that are owed the first of these names, until that has cost `most`, and each of them what it is
         owed of the others, too: that goes together. Returns what it has cost. `frames`: what was told in this turn."""
-        told: dict[str, list[Session]] = {user_id: [] for user_id in names}
+        told = defaultdict[str, list[Session]](list)
         first, *others = names
         targets, spent = self.owed[first], 0
         while targets and spent < most:
@@ -367,13 +361,13 @@ class Watchers:
         return max(spent, 1)
 
     def _tell_watcher(
-        self, watcher: Watcher, user_id: str, frames: dict[str, Frames], told: dict[str, list[Session]]
+        self, watcher: Watcher, user_id: str, frames: defaultdict[str, Frames], told: defaultdict[str, list[Session]]
     ) -> int:
         session = _hears(watcher, user_id)
         if session is None:
             return 1
         told[user_id].append(session)
-        return self._tell(session, user_id, frames.setdefault(user_id, {}))
+        return self._tell(session, user_id, frames[user_id])
 
     def _tell(self, watcher: Session, user_id: str, frames: Frames) -> int:
         """Tell one, now or when it reads; `frames`: what was told others. Returns what it has cost."""

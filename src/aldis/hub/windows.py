@@ -4,7 +4,8 @@ A change is sent at once, and opens a *window* of `HubSettings.presence_interval
 been told. What changes in the window is sent at its end, as it is then, and opens the next one. So no watcher gets more
 than one `presence` of a name in the interval, however often it changes.
 
-Not every watcher may see each change (`hub.privacy`), so a window notes whom its changes concern.
+Not every watcher may see each change (`hub.privacy`), so a window notes whom its changes concern, or with which privacy
+they are found at its end.
 
 Changes that are told as one can hide that a program was restarted: a client that has heard of two devices takes one of
 them for what is left. So that is told once more at the end of the next window.
@@ -19,16 +20,16 @@ a presence is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from math import inf
 from typing import Final, TypeAlias
 
 from aldis.hub.presence import PresenceState, hides_a_restart
 from aldis.hub.sessions import Watcher
-from aldis.protocol.privacy import Privacy
+from aldis.protocol.privacy import DEFAULT_PRIVACY, Privacy
 
-Audience: TypeAlias = Callable[[Privacy | None], set[Watcher]]
+Audience: TypeAlias = Callable[[Privacy], set[Watcher]]
 """Finds the watchers of a user that may see it with this privacy."""
 
 
@@ -47,7 +48,12 @@ class _Window:
         self.later: set[Watcher] = set()
         self.again: set[Watcher] | None = None
         self.all_but: set[Watcher] | None = None
-        self.privacy: Privacy | None = None
+        self.privacy = DEFAULT_PRIVACY
+
+    def find(self, audience: Audience) -> None:
+        """Put those that are to be told at the end, and were not looked for, into `later`."""
+        if self.all_but is not None:
+            self.later |= audience(self.privacy) - self.all_but
 
 
 class PresenceWindows:
@@ -80,7 +86,7 @@ class PresenceWindows:
         return False
 
     def change_for_all(
-        self, name: str, privacy: Privacy | None, telling: AbstractSet[Watcher] | None, audience: Audience
+        self, name: str, privacy: Privacy, telling: AbstractSet[Watcher] | None, audience: Audience
     ) -> bool:
         """Like `change`, for all that may see the user with this privacy, who need not hear of it if the state is the
         same again in the end. They are looked for then: there may be thousands, and the user may come and go on and on.
@@ -88,8 +94,8 @@ class PresenceWindows:
         window = self._open(name)
         if window is None:
             return True
-        if window.all_but is not None and window.privacy != privacy:
-            window.later |= audience(window.privacy) - window.all_but
+        if window.privacy != privacy:
+            window.find(audience)
         window.privacy, window.all_but = privacy, set(telling or ())
         if telling is not None:
             window.told = None
@@ -134,20 +140,17 @@ class PresenceWindows:
         window = self._windows[name]
         return watcher in window.later or (sees and window.all_but is not None and watcher not in window.all_but)
 
-    def due(self, now: float, most: float = inf) -> list[str]:
-        """The names whose window has ended, `most` at most. Call `close` for each."""
-        names: list[str] = []
-        while self._ends and self._ends[0][0] <= now and len(names) < most:
-            names.append(self._ends.popleft()[1])
-        return names
+    def due(self, now: float) -> Iterator[str]:
+        """The names whose window has ended, which are taken out one by one. Call `close` for each."""
+        while self._ends and self._ends[0][0] <= now:
+            yield self._ends.popleft()[1]
 
     def close(self, name: str, state: PresenceState, audience: Audience) -> set[Watcher]:
         """A window has ended. Return the watchers to tell now that the name has this state; then call `telling`.
         Without any, the window is gone."""
         window = self._windows[name]
         if window.told is None or window.told != state:
-            if window.all_but is not None:
-                window.later |= audience(window.privacy) - window.all_but
+            window.find(audience)
             if window.later:
                 if window.told is not None and hides_a_restart(window.told, state):
                     window.again = set(window.later)
